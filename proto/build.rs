@@ -1,0 +1,16 @@
+//! Compiles `cardea/v1/*.proto` without a system `protoc`, and keeps the descriptors for server reflection.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use protox::prost::Message as _;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let files = ["common", "decision", "session", "signal", "audit", "admin"]
+        .map(|name| format!("cardea/v1/{name}.proto"));
+    let descriptors = protox::compile(&files, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?).join("cardea_descriptor.bin");
+    fs::write(out, descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().btree_map(".").compile_fds(descriptors)?;
+    println!("cargo:rerun-if-changed=cardea");
+    Ok(())
+}
