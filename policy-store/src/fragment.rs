@@ -1,0 +1,284 @@
+//! The facts that policies can read: their names, their order, and the schema fragment that types them.
+//!
+//! Owns the numbering of facts. Limits: at most 64 facts, so that a set of them is one word.
+//! Never holds a value; `cardea-core` supplies those.
+
+use smol_str::SmolStr;
+
+/// The schema fragment that every bundle is validated with, namespace `Cardea`.
+pub const SCHEMA: &str = include_str!("cardea.cedarschema");
+
+/// A part of the context, by its name in `context`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Group {
+    /// `Cardea::Session`
+    Session,
+    /// `Cardea::Risk`
+    Risk,
+    /// `Cardea::Behavior`
+    Behavior,
+    /// `Cardea::Task`
+    Task,
+    /// `Cardea::Token`
+    Token,
+    /// `Cardea::Actor`
+    Actor,
+    /// What the enforcement point sent; typed by the bundle.
+    Request,
+    /// The time of the decision, a `datetime`.
+    Now,
+}
+
+impl Group {
+    /// Every group.
+    pub const ALL: [Self; 8] = [
+        Self::Session,
+        Self::Risk,
+        Self::Behavior,
+        Self::Task,
+        Self::Token,
+        Self::Actor,
+        Self::Request,
+        Self::Now,
+    ];
+
+    /// The attribute of `context`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Risk => "risk",
+            Self::Behavior => "behavior",
+            Self::Task => "task",
+            Self::Token => "token",
+            Self::Actor => "actor",
+            Self::Request => "request",
+            Self::Now => "now",
+        }
+    }
+
+    /// The group of that attribute.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|group| group.name() == name)
+    }
+
+    /// The name of its type in the fragment; `None` for groups that the fragment does not type.
+    #[must_use]
+    pub const fn type_name(self) -> Option<&'static str> {
+        match self {
+            Self::Session => Some("Cardea::Session"),
+            Self::Risk => Some("Cardea::Risk"),
+            Self::Behavior => Some("Cardea::Behavior"),
+            Self::Task => Some("Cardea::Task"),
+            Self::Token => Some("Cardea::Token"),
+            Self::Actor => Some("Cardea::Actor"),
+            Self::Request | Self::Now => None,
+        }
+    }
+
+    /// The fact of that name in the group.
+    #[must_use]
+    pub fn fact(self, name: &str) -> Option<Fact> {
+        Fact::ALL.into_iter().find(|fact| fact.group() == self && fact.name() == name)
+    }
+
+    /// The group's facts.
+    pub fn facts(self) -> impl Iterator<Item = Fact> {
+        Fact::ALL.into_iter().filter(move |fact| fact.group() == self)
+    }
+}
+
+macro_rules! facts {
+    ($($variant:ident $group:ident $name:literal,)*) => {
+        /// One fact.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Fact {
+            $(#[doc = concat!("`context.", stringify!($group), ".", $name, "`; see `SCHEMA`.")] $variant,)*
+        }
+
+        impl Fact {
+            /// Every fact, in order.
+            pub const ALL: [Self; [$(stringify!($variant)),*].len()] = [$(Self::$variant),*];
+
+            /// The group that it belongs to.
+            #[must_use]
+            pub const fn group(self) -> Group {
+                match self { $(Self::$variant => Group::$group,)* }
+            }
+
+            /// Its name in the group.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+facts! {
+    SessionKnown Session "known",
+    SessionAge Session "age_s",
+    SessionIdle Session "idle_s",
+    SessionAuthAge Session "auth_age_s",
+    SessionAcr Session "acr",
+    SessionAal Session "aal",
+    SessionAmr Session "amr",
+    SessionCredentialChanged Session "credential_changed",
+    SessionDeviceCompliant Session "device_compliant",
+    SessionNetworks Session "networks",
+    SessionLabels Session "labels",
+    RiskScore Risk "score",
+    RiskLevel Risk "level",
+    RiskReasons Risk "reasons",
+    RiskAge Risk "age_s",
+    BehaviorKnown Behavior "known",
+    BehaviorPreviousAction Behavior "previous_action",
+    BehaviorAttempts Behavior "attempts",
+    BehaviorDenials Behavior "denials",
+    TaskKnown Task "known",
+    TaskId Task "id",
+    TaskPurpose Task "purpose",
+    TaskActive Task "active",
+    TaskInScope Task "in_scope",
+    TaskRemaining Task "remaining_s",
+    TokenKnown Token "known",
+    TokenAge Token "age_s",
+    TokenExpiresIn Token "expires_in_s",
+    TokenIssuer Token "issuer",
+    TokenScopes Token "scopes",
+    TokenBound Token "bound",
+    ActorDepth Actor "depth",
+    ActorImmediate Actor "immediate",
+    ActorRoot Actor "root",
+}
+
+const _: () = assert!(Fact::ALL.len() <= 64, "a set of facts is one 64-bit word");
+
+impl Fact {
+    /// Path as policy writes it, without `context.`.
+    #[must_use]
+    pub fn path(self) -> String {
+        format!("{}.{}", self.group().name(), self.name())
+    }
+
+    /// The key in the flat record that conditions read. Starts with a control character, which no schema
+    /// attribute that Cardea accepts in `context` does.
+    #[must_use]
+    #[expect(clippy::as_conversions, reason = "the discriminant of a fieldless enum")]
+    pub fn key(self) -> SmolStr {
+        let text = [1, b'!' + self as u8];
+        SmolStr::new_inline(std::str::from_utf8(&text).unwrap_or(""))
+    }
+}
+
+/// Which facts somebody reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    facts: u64,
+    whole: u8,
+}
+
+impl Needs {
+    /// Adds one fact.
+    pub fn add(&mut self, fact: Fact) {
+        self.facts |= 1 << fact as u8;
+    }
+
+    /// Adds a whole group, read other than field by field.
+    pub fn add_whole(&mut self, group: Group) {
+        self.whole |= 1 << group as u8;
+        for fact in group.facts() {
+            self.add(fact);
+        }
+    }
+
+    /// The union.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        Self { facts: self.facts | other.facts, whole: self.whole | other.whole }
+    }
+
+    /// Only what belongs to groups that are whole in `groups`.
+    #[must_use]
+    pub fn within(self, groups: Self) -> Self {
+        Self { facts: self.facts & groups.facts, whole: self.whole & groups.whole }
+    }
+
+    /// Whether the fact is read.
+    #[must_use]
+    pub fn reads(self, fact: Fact) -> bool {
+        self.facts & (1 << fact as u8) != 0
+    }
+
+    /// Whether the group is read as a whole.
+    #[must_use]
+    pub fn reads_whole(self, group: Group) -> bool {
+        self.whole & (1 << group as u8) != 0
+    }
+
+    /// Whether any fact of the group is read.
+    #[must_use]
+    pub fn reads_any(self, group: Group) -> bool {
+        self.reads_whole(group) || self.facts & group_mask(group) != 0
+    }
+
+    /// Whether nothing is read.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.facts == 0 && self.whole == 0
+    }
+
+    /// The facts, in order.
+    pub fn facts(self) -> impl Iterator<Item = Fact> {
+        let mut left = self.facts;
+        std::iter::from_fn(move || {
+            let index = usize::try_from(left.trailing_zeros()).ok()?;
+            left &= left.wrapping_sub(1);
+            Fact::ALL.get(index).copied()
+        })
+    }
+}
+
+fn group_mask(group: Group) -> u64 {
+    const MASKS: [u64; 8] = {
+        let mut masks = [0; 8];
+        let mut index = 0;
+        while index < Fact::ALL.len() {
+            #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+            {
+                masks[Fact::ALL[index].group() as usize] |= 1 << index;
+            }
+            index += 1;
+        }
+        masks
+    };
+    MASKS.get(group as usize).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_distinct_and_stay_inline() {
+        let mut keys: Vec<SmolStr> = Fact::ALL.into_iter().map(Fact::key).collect();
+        assert!(keys.iter().all(|key| key.len() == 2 && !key.is_heap_allocated()));
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), Fact::ALL.len());
+    }
+
+    #[test]
+    fn a_set_gives_back_what_was_added() {
+        let mut needs = Needs::default();
+        needs.add(Fact::RiskScore);
+        needs.add(Fact::ActorRoot);
+        assert_eq!(needs.facts().collect::<Vec<_>>(), [Fact::RiskScore, Fact::ActorRoot]);
+        assert!(needs.reads_any(Group::Risk) && !needs.reads_any(Group::Session));
+        needs.add_whole(Group::Request);
+        assert!(needs.reads_any(Group::Request));
+    }
+}

@@ -1,0 +1,205 @@
+use super::*;
+use crate::settings::OnPolicyError;
+
+const SCHEMA: &str = "
+entity Agent; entity Table;
+action read appliesTo { principal: Agent, resource: Table,
+  context: { session: Cardea::Session, risk: Cardea::Risk, request: { rows: Long, note?: String } } };
+";
+
+fn bundle(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+fn faults(files: &[(&str, &str)]) -> Vec<String> {
+    let dir = bundle(files);
+    directory(dir.path()).unwrap_err().list().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_whole_bundle_loads_and_names_its_policies() {
+    let dir = bundle(&[
+        (
+            "bundle.toml",
+            "name = \"t\"\nrevision = 7\n[step_up.login]\nkind = \"authentication\"\nmax_age_s = 300",
+        ),
+        ("schema.cedarschema", SCHEMA),
+        ("policies/a.cedar", "permit(principal, action, resource) when { context.request.rows < 5 };"),
+        (
+            "policies/b.cedar",
+            "@id(\"old login\") @step_up(\"login\") forbid(principal, action, resource)
+             when { context.session.auth_age_s > 300 };
+             permit(principal, action, resource);",
+        ),
+        (
+            "entities.json",
+            "[{\"uid\": {\"type\": \"Agent\", \"id\": \"a\"}, \"attrs\": {}, \"parents\": []}]",
+        ),
+    ]);
+    let loaded = directory(dir.path()).unwrap();
+    let ids: Vec<&str> = loaded.snapshot.policies().iter().map(|policy| policy.id.as_str()).collect();
+    assert_eq!(ids, ["policy0", "old login", "policy2"]);
+    assert_eq!(loaded.snapshot.settings().revision, 7);
+    assert_eq!(loaded.snapshot.world().len(), 2, "the agent and the action");
+    assert!(loaded.snapshot.action("", "read").is_some());
+    assert_eq!(loaded.snapshot.digest().len(), 64);
+}
+
+#[test]
+fn every_fault_is_reported_at_once_with_its_line() {
+    let found = faults(&[
+        ("bundle.toml", "name = \"t\"\nrevisoin = 7"),
+        ("schema.cedarschema", SCHEMA),
+        ("policies/a.cedar", "permit(principal, action, resource)\nwhen { context.request.rowz < 5 };"),
+        ("policies/b.cedar", "permit(principal, action);"),
+    ]);
+    assert!(
+        found.iter().any(|fault| fault.starts_with("bundle.toml:2:1: unknown field `revisoin`")),
+        "{found:?}"
+    );
+    assert!(found.iter().any(|fault| fault.starts_with("policies/a.cedar:2:")), "{found:?}");
+    assert!(found.iter().any(|fault| fault.starts_with("policies/b.cedar:1:")), "{found:?}");
+}
+
+#[test]
+fn annotations_that_cannot_be_honoured_are_refused() {
+    let with = |policy: &str| {
+        faults(&[
+            ("bundle.toml", "name = \"t\""),
+            ("schema.cedarschema", SCHEMA),
+            ("policies/a.cedar", policy),
+        ])
+    };
+    let undeclared = with("@step_up(\"x\") forbid(principal, action, resource);");
+    assert!(undeclared[0].contains("`x`, which is not declared"), "{undeclared:?}");
+    let twice = with(
+        "@id(\"a\") permit(principal, action, resource); @id(\"a\") forbid(principal, action, resource);",
+    );
+    assert!(twice[0].contains("also used"), "{twice:?}");
+    let template = with("permit(principal == ?principal, action, resource);");
+    assert!(template[0].contains("template"), "{template:?}");
+}
+
+#[test]
+fn a_context_attribute_that_cardea_does_not_fill_is_refused() {
+    let with = |context: &str| {
+        let schema = format!(
+            "entity Agent; action read appliesTo {{ principal: Agent, resource: Agent, context: {{ {context} }} }};"
+        );
+        faults(&[("bundle.toml", "name = \"t\""), ("schema.cedarschema", &schema)])
+    };
+    assert!(with("ip: String")[0].contains("nobody's"));
+    assert!(with("risk: { score: Long }")[0].contains("declare `risk: Cardea::Risk`"));
+    assert!(with("now: Long")[0].contains("declare `now: datetime`"));
+}
+
+#[test]
+fn a_missing_or_oversized_file_is_named() {
+    assert!(faults(&[])[0].contains("bundle.toml: is missing"));
+    let dir = bundle(&[("bundle.toml", "name = \"t\""), ("schema.cedarschema", SCHEMA)]);
+    let big = fs::File::create(dir.path().join("entities.json")).unwrap();
+    big.set_len(FILE_BYTES_MAX + 1).unwrap();
+    assert!(directory(dir.path()).unwrap_err().to_string().contains("too large"));
+}
+
+#[test]
+fn the_digest_changes_with_any_file_and_only_then() {
+    let with = |policy: &str| {
+        let files =
+            [("bundle.toml", "name = \"t\""), ("schema.cedarschema", SCHEMA), ("policies/a.cedar", policy)];
+        directory(bundle(&files).path()).unwrap().snapshot.digest().clone()
+    };
+    assert_eq!(with("permit(principal, action, resource);"), with("permit(principal, action, resource);"));
+    assert_ne!(with("permit(principal, action, resource);"), with("forbid(principal, action, resource);"));
+}
+
+#[test]
+fn every_fact_of_the_fragment_is_numbered_and_the_other_way_round() {
+    use crate::fragment::{Fact, Group, SCHEMA as CARDEA};
+    let context: Vec<String> = Group::ALL
+        .into_iter()
+        .filter_map(|group| Some(format!("{}: {}", group.name(), group.type_name()?)))
+        .collect();
+    let text = format!(
+        "{CARDEA}\nentity E; action a appliesTo {{ principal: E, resource: E, context: {{ {} }} }};",
+        context.join(", ")
+    );
+    let (schema, _) = Schema::from_cedarschema_str(&text).unwrap();
+    let crate::shape::Shape::Record(groups) = crate::engine::action_types(&schema).remove(0).context else {
+        panic!("a context is a record")
+    };
+    let mut typed = Vec::new();
+    for (group, field) in &groups {
+        let crate::shape::Shape::Record(fields) = &field.shape else { panic!("a group is a record") };
+        typed.extend(fields.keys().map(|name| format!("{group}.{name}")));
+    }
+    let mut numbered: Vec<String> = Fact::ALL.into_iter().map(Fact::path).collect();
+    numbered.sort();
+    assert_eq!(typed, numbered);
+}
+
+#[test]
+fn plain_cedar_needs_no_schema() {
+    let dir = bundle(&[("p.cedar", "permit(principal == A::\"x\", action, resource);")]);
+    let path = dir.path().join("p.cedar");
+    let loaded = cedar(&CedarSources {
+        policies: &path,
+        schema: None,
+        entities: None,
+        on_policy_error: OnPolicyError::Deny,
+    })
+    .unwrap();
+    assert_eq!(loaded.snapshot.policies().len(), 1);
+}
+
+#[test]
+fn towers_of_brackets_or_operators_are_refused_and_harm_nothing() {
+    for tower in [
+        format!("{}true{}", "(".repeat(3000), ")".repeat(3000)),
+        format!("true{}", " || true".repeat(20_000)),
+    ] {
+        let policy = format!("permit(principal, action, resource) when {{ {tower} }};");
+        let found = faults(&[
+            ("bundle.toml", "name = \"t\""),
+            ("schema.cedarschema", SCHEMA),
+            ("policies/a.cedar", &policy),
+        ]);
+        assert!(found[0].contains("more than"), "{}", found.len());
+    }
+}
+
+#[test]
+fn the_deepest_policy_that_passes_can_be_loaded_and_dropped_on_a_small_stack() {
+    let tower = format!("true{}", " || true".repeat(nesting::OPERATORS_MAX - 10));
+    let policy = format!("permit(principal, action, resource) when {{ {tower} }};");
+    let dir = bundle(&[
+        ("bundle.toml", "name = \"t\""),
+        ("schema.cedarschema", SCHEMA),
+        ("policies/a.cedar", &policy),
+    ]);
+    let small = std::thread::Builder::new().stack_size(2 << 20);
+    small.spawn(move || drop(directory(dir.path()).unwrap())).unwrap().join().unwrap();
+}
+
+#[test]
+fn a_route_that_could_never_be_allowed_is_refused() {
+    let routes = |route: &str| {
+        let text = format!(
+            "[identity]\nsources = [\"mtls\"]\n[identity.mtls]\ntype = \"Agent\"\n[[route]]\n{route}"
+        );
+        faults(&[("bundle.toml", "name = \"t\""), ("schema.cedarschema", SCHEMA), ("routes.toml", &text)])
+    };
+    let resource = "resource = { type = \"Table\", id = \"t\" }";
+    let unfilled = routes(&format!("method = \"GET\"\npath = \"/t\"\naction = \"read\"\n{resource}"));
+    assert!(unfilled[0].contains("needs `rows`"), "{unfilled:?}");
+    let optional = routes(&format!(
+        "method = \"GET\"\npath = \"/t\"\naction = \"read\"\n{resource}\ncontext = {{ rows = \"query.rows\" }}"
+    ));
+    assert!(optional[0].contains("declare it optional"), "{optional:?}");
+}

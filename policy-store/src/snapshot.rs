@@ -1,0 +1,409 @@
+//! A bundle compiled for reading: immutable, swapped whole.
+//!
+//! Owns everything that one decision needs from policy, so that it can use a single revision throughout.
+//! Never does: I/O, change.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use cedar_policy::Effect;
+use smol_str::SmolStr;
+
+use crate::engine::{self, ActionTypes, Condition, ContextLayout, Interned, Record, TypeName, Uid, World};
+use crate::fault::Fault;
+use crate::fragment::{Group, Needs};
+use crate::index::{Candidates, PolicyIndex, ScopeIndex};
+use crate::settings::{OnPolicyError, Requirement, Settings};
+use crate::shape::Shape;
+
+/// One policy, as a decision reads it.
+#[derive(Debug)]
+pub struct Policy {
+    /// `@id`, or Cedar's own name.
+    pub id: SmolStr,
+    /// Whether it forbids; otherwise it permits.
+    pub forbids: bool,
+    /// What remains beside its scope.
+    pub condition: Condition,
+    /// `@reason`: for the caller.
+    pub reason: Option<SmolStr>,
+    /// `@step_up`: the requirement that lifts this forbid, as a place in [`Snapshot::requirement`].
+    pub step_up: Option<u16>,
+    /// `@obligation`: what the enforcement point must do along with an allow.
+    pub obligation: Option<SmolStr>,
+    /// `@severity`: for records.
+    pub severity: Option<SmolStr>,
+}
+
+/// What a schema says of an action.
+#[derive(Debug)]
+pub struct Action {
+    /// Its id.
+    pub uid: Uid,
+    /// Its place in [`Snapshot::actions`]; none if no schema declares it.
+    pub number: Option<usize>,
+    principals: Vec<TypeName>,
+    resources: Vec<TypeName>,
+    groups: Needs,
+    request: BTreeMap<SmolStr, crate::shape::Field>,
+}
+
+impl Action {
+    /// An action that no schema describes, where the caller gives the whole context.
+    #[must_use]
+    pub fn undeclared(uid: Uid) -> Self {
+        Self {
+            uid,
+            number: None,
+            principals: Vec::new(),
+            resources: Vec::new(),
+            groups: Needs::default(),
+            request: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it applies to principals and resources of these types.
+    #[must_use]
+    pub fn applies(&self, principal: &Uid, resource: &Uid) -> bool {
+        self.principals.iter().any(|name| principal.is(name))
+            && self.resources.iter().any(|name| resource.is(name))
+    }
+
+    /// The shape of one field of `context.request`.
+    #[must_use]
+    pub fn request_field(&self, name: &str) -> Option<&Shape> {
+        self.request.get(name).map(|field| &field.shape)
+    }
+
+    /// The request without the fields that the schema does not know: the caller's surplus.
+    #[must_use]
+    pub fn known_fields(&self, request: Record) -> Record {
+        if request.iter().all(|(name, _)| self.request.contains_key(name)) {
+            return request;
+        }
+        request
+            .iter()
+            .filter(|(name, _)| self.request.contains_key(*name))
+            .map(|(name, value)| (name.clone(), value))
+            .collect()
+    }
+
+    /// The first field that does not fit the schema, as (name, type that the schema asks for).
+    pub fn misfit<'a>(&'a self, request: &Record) -> Option<(&'a str, String)> {
+        self.request.iter().find_map(|(name, field)| {
+            let fits = match request.get(name) {
+                Some(value) => value.fits(&field.shape),
+                None => !field.required,
+            };
+            (!fits).then(|| (name.as_str(), field.shape.describe()))
+        })
+    }
+}
+
+/// What a snapshot is made of.
+pub struct Parts {
+    /// `bundle.toml`.
+    pub settings: Settings,
+    /// SHA-256 of the bundle, lower-case hexadecimal.
+    pub digest: SmolStr,
+    /// Static policies in the order of the bundle, each with the id to show.
+    pub policies: Vec<(SmolStr, cedar_policy::Policy)>,
+    /// The schema, actions in it; absent only where the caller gives the whole context.
+    pub schema: Option<cedar_policy::Schema>,
+    /// Entities, with the schema's actions among them.
+    pub entities: cedar_policy::Entities,
+    /// HTTP routes.
+    pub routes: Option<crate::routes::RouteTable>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Snapshot {
+    settings: Settings,
+    digest: SmolStr,
+    policies: Box<[Policy]>,
+    requirements: Box<[(SmolStr, Requirement)]>,
+    index: ScopeIndex,
+    world: World,
+    layout: ContextLayout,
+    types: AHashMap<SmolStr, TypeName>,
+    /// By id.
+    actions: Box<[Arc<Action>]>,
+    /// Places in `actions`, by type name and id.
+    named_actions: AHashMap<SmolStr, AHashMap<SmolStr, usize>>,
+    routes: Option<crate::routes::RouteTable>,
+}
+
+impl Snapshot {
+    /// Compiles a bundle whose context Cardea gathers.
+    ///
+    /// # Errors
+    /// Annotations and context attributes that Cardea cannot honour.
+    pub fn gathered(parts: Parts) -> Result<Self, Vec<Fault>> {
+        let whole = parts.policies.iter().find(|(_, policy)| Condition::reads_whole_context(policy));
+        if let Some((id, _)) = whole {
+            return Err(vec![
+                Fault::new("policies", format!("policy `{id}` reads `context` as a whole"))
+                    .of_policy(id)
+                    .help("read its attributes: which facts are gathered depends on them"),
+            ]);
+        }
+        Self::compile(parts, ContextLayout::Gathered)
+    }
+
+    /// Compiles policies whose whole context the caller gives, as in Cedar itself.
+    ///
+    /// # Errors
+    /// Annotations that Cardea cannot honour.
+    pub fn given(parts: Parts) -> Result<Self, Vec<Fault>> {
+        Self::compile(parts, ContextLayout::Given)
+    }
+
+    fn compile(parts: Parts, layout: ContextLayout) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let world = World::new(parts.entities);
+        let index = ScopeIndex::new(parts.policies.iter().map(|(_, policy)| policy), &world);
+        let requirements: Box<[(SmolStr, Requirement)]> =
+            parts.settings.step_up.clone().into_iter().collect();
+        let mut interned = Interned::default();
+        let policies = parts
+            .policies
+            .iter()
+            .map(|(id, policy)| {
+                let mut condition = Condition::of(policy, layout);
+                condition.intern(&mut interned);
+                annotated(id.clone(), policy, condition, &requirements, &mut faults)
+            })
+            .collect();
+        let mut types = AHashMap::new();
+        let mut actions = Vec::new();
+        let mut named_actions: AHashMap<SmolStr, AHashMap<SmolStr, usize>> = AHashMap::new();
+        if let Some(schema) = &parts.schema {
+            types.extend(schema.entity_types().map(|name| (name.to_string().into(), TypeName::from(name))));
+            for (number, action) in engine::action_types(schema).into_iter().enumerate() {
+                let type_text = SmolStr::from(action.action.type_text());
+                types.insert(type_text.clone(), action.action.type_name());
+                named_actions.entry(type_text).or_default().insert(action.action.id().into(), number);
+                actions.push(Arc::new(self::action(number, action, layout, &mut faults)));
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let Parts { settings, digest, routes, .. } = parts;
+        let actions = actions.into_boxed_slice();
+        Ok(Self {
+            settings,
+            digest,
+            policies,
+            requirements,
+            index,
+            world,
+            layout,
+            types,
+            actions,
+            named_actions,
+            routes,
+        })
+    }
+
+    /// The same snapshot under a higher revision.
+    #[must_use]
+    pub fn with_revision(mut self, revision: u64) -> Self {
+        self.settings.revision = revision;
+        self
+    }
+
+    /// `bundle.toml`.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether an erroring policy is skipped, as Cedar does.
+    #[must_use]
+    pub fn skips_errors(&self) -> bool {
+        self.settings.on_policy_error == OnPolicyError::Skip
+    }
+
+    /// SHA-256 of the bundle, lower-case hexadecimal.
+    #[must_use]
+    pub fn digest(&self) -> &SmolStr {
+        &self.digest
+    }
+
+    /// All policies, in the order of the bundle.
+    #[must_use]
+    pub fn policies(&self) -> &[Policy] {
+        &self.policies
+    }
+
+    /// One policy.
+    #[must_use]
+    pub fn policy(&self, index: PolicyIndex) -> Option<&Policy> {
+        self.policies.get(usize::try_from(index).ok()?)
+    }
+
+    /// One step-up requirement and its name.
+    #[must_use]
+    pub fn requirement(&self, index: u16) -> Option<&(SmolStr, Requirement)> {
+        self.requirements.get(usize::from(index))
+    }
+
+    /// The policies that can matter to a question.
+    #[must_use]
+    pub fn candidates(&self, principal: &Uid, action: &Uid, resource: &Uid) -> Candidates {
+        self.index.candidates(principal, action, resource)
+    }
+
+    /// The facts that these policies read of an attempt at this action.
+    #[must_use]
+    pub fn needs(&self, candidates: &[PolicyIndex], action: &Action) -> Needs {
+        let all = candidates.iter().filter_map(|index| self.policy(*index));
+        all.fold(Needs::default(), |needs, policy| needs.with(policy.condition.needs)).within(action.groups)
+    }
+
+    /// The entities.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Who makes the context.
+    #[must_use]
+    pub fn layout(&self) -> ContextLayout {
+        self.layout
+    }
+
+    /// The entity type of that name, if the schema has it.
+    #[must_use]
+    pub fn type_name(&self, name: &str) -> Option<&TypeName> {
+        self.types.get(name)
+    }
+
+    /// The action `Type::"id"`, if the schema has it.
+    #[must_use]
+    pub fn action(&self, type_name: &str, id: &str) -> Option<&Arc<Action>> {
+        let type_name = if type_name.is_empty() { "Action" } else { type_name };
+        self.actions.get(*self.named_actions.get(type_name)?.get(id)?)
+    }
+
+    /// Every action, by id.
+    #[must_use]
+    pub fn actions(&self) -> &[Arc<Action>] {
+        &self.actions
+    }
+
+    /// HTTP routes.
+    #[must_use]
+    pub fn routes(&self) -> Option<&crate::routes::RouteTable> {
+        self.routes.as_ref()
+    }
+}
+
+fn annotated(
+    id: SmolStr,
+    policy: &cedar_policy::Policy,
+    condition: Condition,
+    requirements: &[(SmolStr, Requirement)],
+    faults: &mut Vec<Fault>,
+) -> Policy {
+    let forbids = policy.effect() == Effect::Forbid;
+    let text = |key: &str| policy.annotation(key).filter(|text| !text.is_empty()).map(SmolStr::new);
+    let step_up = policy.annotation("step_up").and_then(|name| {
+        if !forbids {
+            faults.push(
+                Fault::new("policies", format!("permit `{id}` carries `@step_up`"))
+                    .of_policy(&id)
+                    .help("put it on the forbid that the step-up lifts"),
+            );
+        }
+        let place = requirements.iter().position(|(declared, _)| declared == name);
+        if place.is_none() {
+            faults.push(
+                Fault::new(
+                    "policies",
+                    format!("policy `{id}` asks for step-up `{name}`, which is not declared"),
+                )
+                .of_policy(&id)
+                .help(format!("add `[step_up.{name}]` to bundle.toml")),
+            );
+        }
+        place.and_then(|place| u16::try_from(place).ok())
+    });
+    Policy {
+        forbids,
+        condition,
+        reason: text("reason"),
+        step_up,
+        obligation: text("obligation"),
+        severity: text("severity"),
+        id,
+    }
+}
+
+fn action(number: usize, types: ActionTypes, layout: ContextLayout, faults: &mut Vec<Fault>) -> Action {
+    let mut groups = Needs::default();
+    let mut request = BTreeMap::new();
+    if let (Shape::Record(attributes), ContextLayout::Gathered) = (types.context, layout) {
+        for (name, field) in attributes {
+            match (Group::named(&name), field.shape) {
+                (None, _) => faults.push(
+                    Fault::new(
+                        "schema.cedarschema",
+                        format!("context attribute `{name}` of {} is nobody's", types.action),
+                    )
+                    .help("what the enforcement point sends belongs under `request: { … }`"),
+                ),
+                (Some(Group::Request), Shape::Record(fields)) => {
+                    request = fields;
+                    groups.add_whole(Group::Request);
+                }
+                (Some(group), shape) if shape == *group_shape(group) => groups.add_whole(group),
+                (Some(group), _) => faults.push(
+                    Fault::new(
+                        "schema.cedarschema",
+                        format!("context attribute `{name}` of {} has another type", types.action),
+                    )
+                    .help(format!(
+                        "declare `{name}: {}`",
+                        group.type_name().unwrap_or(if group == Group::Now { "datetime" } else { "{ … }" })
+                    )),
+                ),
+            }
+        }
+    }
+    Action {
+        uid: types.action,
+        number: Some(number),
+        principals: types.principals,
+        resources: types.resources,
+        groups,
+        request,
+    }
+}
+
+/// The shape that the fragment gives to a group.
+fn group_shape(group: Group) -> &'static Shape {
+    static SHAPES: std::sync::LazyLock<BTreeMap<SmolStr, Shape>> = std::sync::LazyLock::new(|| {
+        let typed = Group::ALL.into_iter().filter_map(|group| Some((group.name(), group.type_name()?)));
+        let attributes: Vec<String> = typed.map(|(name, of)| format!("{name}: {of}")).collect();
+        let context = format!("{}, now: datetime", attributes.join(", "));
+        let text = format!(
+            "{}\nentity E; action a appliesTo {{ principal: E, resource: E, context: {{ {context} }} }};",
+            crate::fragment::SCHEMA
+        );
+        let Ok((schema, _)) = cedar_policy::Schema::from_cedarschema_str(&text) else {
+            return BTreeMap::new();
+        };
+        let context = engine::action_types(&schema).into_iter().next().map(|action| action.context);
+        match context {
+            Some(Shape::Record(fields)) => {
+                fields.into_iter().map(|(name, field)| (name, field.shape)).collect()
+            }
+            _ => BTreeMap::new(),
+        }
+    });
+    SHAPES.get(group.name()).unwrap_or(&Shape::Never)
+}
