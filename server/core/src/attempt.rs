@@ -1,0 +1,252 @@
+//! One access attempt, already validated: its types are the bundle's, its parts are within limits.
+//!
+//! Only doors build attempts. Limits: [`DELEGATION_MAX`] hops above the principal, [`FIELDS_MAX`] fields sent by
+//! the enforcement point, [`ID_BYTES_MAX`] bytes for an entity's id, [`NAME_BYTES_MAX`] for the attempt's and
+//! the session's.
+
+use std::sync::Arc;
+
+use cardea_policy_store::engine::{ContextLayout, Record, TypeName, Uid};
+use cardea_policy_store::snapshot::{Action, Snapshot};
+use smallvec::SmallVec;
+use smol_str::SmolStr;
+
+use crate::reason::ReasonCode;
+use crate::session::METHODS_MAX;
+
+/// Most hops above the principal: user, agent, sub-agents; real chains have one to three.
+pub const DELEGATION_MAX: usize = 7;
+/// Most fields that an enforcement point may send.
+pub const FIELDS_MAX: usize = 64;
+/// Longest id of an entity, in bytes.
+pub const ID_BYTES_MAX: usize = 1024;
+/// Longest id of an attempt or a session, in bytes.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Most scopes of a token.
+pub const SCOPES_MAX: usize = 128;
+
+/// What is known of the token that the caller presented.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Token {
+    /// Who issued it.
+    pub issuer: SmolStr,
+    /// When it was issued, Unix milliseconds.
+    pub issued_ms: Option<i64>,
+    /// First instant at which it no longer counts, Unix milliseconds.
+    pub expires_ms: Option<i64>,
+    /// What it is for.
+    pub scopes: Vec<SmolStr>,
+    /// Whether it is bound to a key that the caller proved to hold.
+    pub bound: bool,
+    /// Last active authentication, Unix milliseconds.
+    pub authenticated_ms: Option<i64>,
+    /// Authentication context class of that authentication.
+    pub acr: SmolStr,
+    /// Its methods.
+    pub amr: Vec<SmolStr>,
+}
+
+impl Token {
+    fn is_wordy(&self) -> bool {
+        let texts = self.scopes.iter().chain(&self.amr).chain([&self.issuer, &self.acr]);
+        texts.into_iter().any(|text| text.len() > ID_BYTES_MAX)
+    }
+}
+
+/// An attempt's parts, as a door has read them.
+#[derive(Clone, Debug, Default)]
+pub struct Parts<'a> {
+    /// The caller's own id for it.
+    pub id: &'a str,
+    /// Type and id of who acts.
+    pub principal: (&'a str, &'a str),
+    /// Type (empty: `Action`) and id of what it wants to do.
+    pub action: (&'a str, &'a str),
+    /// Type and id of what it wants to do it to.
+    pub resource: (&'a str, &'a str),
+    /// What the enforcement point sent.
+    pub request: Record,
+    /// The session; empty if none is known.
+    pub session_id: &'a str,
+    /// Those on whose behalf the principal acts, root first, as type and id.
+    pub delegation: &'a [(&'a str, &'a str)],
+    /// The token.
+    pub token: Option<Token>,
+    /// State that the answer must rest on at least.
+    pub at_least_version: u64,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The caller's own id for it.
+    pub id: SmolStr,
+    /// Who acts.
+    pub principal: Uid,
+    /// What it wants to do.
+    pub action: Arc<Action>,
+    /// What it wants to do it to.
+    pub resource: Uid,
+    /// What the enforcement point sent; the whole context where the caller gives that.
+    pub request: Record,
+    /// The session.
+    pub session_id: Option<SmolStr>,
+    /// Those on whose behalf the principal acts, root first.
+    pub delegation: SmallVec<[Uid; 2]>,
+    /// The token.
+    pub token: Option<Arc<Token>>,
+    /// State that the answer must rest on at least.
+    pub at_least_version: u64,
+}
+
+/// Why parts do not make an attempt. The message is for the caller.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct NotAnAttempt {
+    /// The reason to deny with.
+    pub code: ReasonCode,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl Attempt {
+    /// Validates an attempt against the snapshot that will judge it.
+    ///
+    /// # Errors
+    /// Missing or oversized parts; types, actions and fields that the schema does not have.
+    pub fn new(snapshot: &Snapshot, parts: Parts<'_>) -> Result<Self, NotAnAttempt> {
+        if parts.id.len() > NAME_BYTES_MAX || parts.session_id.len() > NAME_BYTES_MAX {
+            return Err(malformed(format!(
+                "ids of attempts and sessions have at most {NAME_BYTES_MAX} bytes"
+            )));
+        }
+        if parts.request.len() > FIELDS_MAX {
+            return Err(malformed(format!("at most {FIELDS_MAX} context fields")));
+        }
+        if parts
+            .token
+            .as_ref()
+            .is_some_and(|token| token.scopes.len() > SCOPES_MAX || token.amr.len() > METHODS_MAX)
+        {
+            return Err(malformed(format!(
+                "a token has at most {SCOPES_MAX} scopes and {METHODS_MAX} methods"
+            )));
+        }
+        if parts.token.as_ref().is_some_and(Token::is_wordy) {
+            return Err(malformed(format!("texts of a token have at most {ID_BYTES_MAX} bytes")));
+        }
+        let principal = entity(snapshot, "principal", parts.principal)?;
+        let resource = entity(snapshot, "resource", parts.resource)?;
+        let action = action(snapshot, parts.action)?;
+        let delegation = delegation(snapshot, parts.delegation)?;
+        // What the schema does not know must not make two records unequal that policy compares.
+        let request = match snapshot.layout() {
+            ContextLayout::Gathered => action.known_fields(parts.request),
+            ContextLayout::Given => parts.request,
+        };
+        if snapshot.layout() == ContextLayout::Gathered {
+            check_types(&action, &principal, &delegation, &resource, &request)?;
+        }
+        Ok(Self {
+            id: parts.id.into(),
+            principal,
+            action,
+            resource,
+            request,
+            session_id: (!parts.session_id.is_empty()).then(|| parts.session_id.into()),
+            delegation,
+            token: parts.token.map(Arc::new),
+            at_least_version: parts.at_least_version,
+        })
+    }
+
+    /// An attempt from ids that exist already, with the whole context given, as Cedar itself takes it.
+    #[must_use]
+    pub fn given(principal: Uid, action: Uid, resource: Uid, context: Record) -> Self {
+        Self {
+            id: SmolStr::default(),
+            principal,
+            action: Arc::new(Action::undeclared(action)),
+            resource,
+            request: context,
+            session_id: None,
+            delegation: SmallVec::new(),
+            token: None,
+            at_least_version: 0,
+        }
+    }
+
+    /// Everyone who must be permitted, root first, the principal last.
+    pub fn hops(&self) -> impl Iterator<Item = &Uid> {
+        self.delegation.iter().chain(std::iter::once(&self.principal))
+    }
+}
+
+fn malformed(message: impl Into<String>) -> NotAnAttempt {
+    NotAnAttempt { code: ReasonCode::Malformed, message: message.into() }
+}
+
+fn unknown(message: impl Into<String>) -> NotAnAttempt {
+    NotAnAttempt { code: ReasonCode::UnknownType, message: message.into() }
+}
+
+fn entity(snapshot: &Snapshot, role: &str, (type_name, id): (&str, &str)) -> Result<Uid, NotAnAttempt> {
+    if type_name.is_empty() {
+        return Err(malformed(format!("the {role} is missing, or has no type")));
+    }
+    if id.len() > ID_BYTES_MAX {
+        return Err(malformed(format!("the id of the {role} has more than {ID_BYTES_MAX} bytes")));
+    }
+    let name: &TypeName = snapshot.type_name(type_name).ok_or_else(|| {
+        unknown(format!("the {role} has type `{}`, which is not in the schema", shortened(type_name)))
+    })?;
+    Ok(Uid::new(name, id))
+}
+
+fn action(snapshot: &Snapshot, (type_name, id): (&str, &str)) -> Result<Arc<Action>, NotAnAttempt> {
+    if id.is_empty() || id.len() > ID_BYTES_MAX {
+        return Err(malformed(format!(
+            "the action is missing, has no id, or one of more than {ID_BYTES_MAX} bytes"
+        )));
+    }
+    let found = snapshot.action(type_name, id);
+    found.cloned().ok_or_else(|| unknown(format!("action `{}` is not in the schema", shortened(id))))
+}
+
+fn delegation(snapshot: &Snapshot, hops: &[(&str, &str)]) -> Result<SmallVec<[Uid; 2]>, NotAnAttempt> {
+    if hops.len() > DELEGATION_MAX {
+        return Err(NotAnAttempt {
+            code: ReasonCode::DelegationMalformed,
+            message: format!("a delegation chain has at most {DELEGATION_MAX} hops"),
+        });
+    }
+    hops.iter().map(|hop| entity(snapshot, "delegating party", *hop)).collect()
+}
+
+fn check_types(
+    action: &Action,
+    principal: &Uid,
+    delegation: &[Uid],
+    resource: &Uid,
+    request: &Record,
+) -> Result<(), NotAnAttempt> {
+    if let Some(hop) = delegation.iter().chain([principal]).find(|hop| !action.applies(hop, resource)) {
+        return Err(unknown(format!(
+            "action `{}` does not apply to principals of type `{}` and resources of type `{}`",
+            shortened(action.uid.id()),
+            hop.type_text(),
+            resource.type_text()
+        )));
+    }
+    match action.misfit(request) {
+        Some((field, wanted)) => {
+            Err(malformed(format!("context field `{}` must be there as {wanted}", shortened(field))))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Enough of a text from outside to recognise it in a message.
+fn shortened(text: &str) -> String {
+    text.chars().take(64).collect()
+}

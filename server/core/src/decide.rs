@@ -1,0 +1,263 @@
+//! Decides one attempt. Pure: same inputs, same verdict, on every node.
+//!
+//! The snapshot and the attempt come as a [`Question`], because the candidates that the index finds tell which
+//! facts must be gathered before `decide` can be called.
+//!
+//! INVARIANT (deny by default): `Allow` is built in exactly one place, the last line of `Answer::settle`.
+
+use cardea_policy_store::engine::{ContextLayout, Record, Scene, Unevaluable, Value};
+use cardea_policy_store::fragment::{Fact, Group, Needs};
+use cardea_policy_store::index::{Candidates, PolicyIndex};
+use cardea_policy_store::snapshot::{Policy, Snapshot};
+use smallvec::SmallVec;
+use smol_str::SmolStr;
+
+use crate::attempt::Attempt;
+use crate::facts::{Facts, Reading};
+use crate::reason::{Reason, ReasonCode};
+use crate::time::Now;
+use crate::verdict::{Decision, Evidence, HopVerdict, Policies, Verdict};
+
+/// An attempt, the snapshot that judges it, and the policies that can matter.
+#[derive(Debug)]
+pub struct Question<'q> {
+    snapshot: &'q Snapshot,
+    attempt: &'q Attempt,
+    /// One entry per hop, root first.
+    candidates: SmallVec<[Candidates; 1]>,
+    needs: Needs,
+}
+
+impl<'q> Question<'q> {
+    /// Looks up the candidates of each hop.
+    #[must_use]
+    pub fn new(snapshot: &'q Snapshot, attempt: &'q Attempt) -> Self {
+        let found = |hop| snapshot.candidates(hop, &attempt.action.uid, &attempt.resource);
+        let candidates: SmallVec<[Candidates; 1]> = attempt.hops().map(found).collect();
+        let needs = candidates
+            .iter()
+            .fold(Needs::default(), |needs, hop| needs.with(snapshot.needs(hop, &attempt.action)));
+        Self { snapshot, attempt, candidates, needs }
+    }
+
+    /// The facts that the candidates read; others need not be gathered.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// The attempt.
+    #[must_use]
+    pub fn attempt(&self) -> &'q Attempt {
+        self.attempt
+    }
+
+    /// The snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> &'q Snapshot {
+        self.snapshot
+    }
+}
+
+/// The one path from a question and the facts to a verdict.
+#[must_use]
+pub fn decide(question: &Question<'_>, facts: &Facts, now: Now) -> Verdict {
+    let Question { snapshot, attempt, candidates, needs } = question;
+    if snapshot.layout() == ContextLayout::Gathered
+        && let Some(code) = facts.disqualify(attempt, snapshot.settings(), now)
+    {
+        return Verdict { needs: *needs, ..Verdict::deny(code) };
+    }
+    let mut answers = attempt.hops().zip(candidates).enumerate().map(|(hop, (principal, candidates))| {
+        let reading = Reading { attempt, settings: snapshot.settings(), hop, now };
+        let context = context(question, facts, &reading);
+        let scene = Scene::new(principal, &attempt.action.uid, &attempt.resource, context, snapshot.world());
+        let mut answer = Answer::default();
+        for &index in candidates {
+            if let Some(policy) = snapshot.policy(index) {
+                answer.hear(index, policy, scene.holds(&policy.condition));
+            }
+        }
+        answer.settle(question, facts, &reading)
+    });
+    let Some(mut verdict) = answers.next() else { return Verdict::deny(ReasonCode::Malformed) };
+    if attempt.delegation.is_empty() {
+        return verdict;
+    }
+    verdict.hops.push(HopVerdict { decision: verdict.decision, determining: verdict.determining.clone() });
+    for next in answers {
+        verdict.hops.push(HopVerdict { decision: next.decision, determining: next.determining.clone() });
+        verdict = meet(verdict, next);
+    }
+    verdict
+}
+
+/// What the candidates of one hop said.
+#[derive(Default)]
+struct Answer {
+    permits: Policies,
+    hard_forbids: Policies,
+    soft_forbids: Policies,
+    requirements: SmallVec<[u16; 4]>,
+    errored_forbid: Option<PolicyIndex>,
+    errors: Vec<(PolicyIndex, Unevaluable)>,
+}
+
+impl Answer {
+    fn hear(&mut self, index: PolicyIndex, policy: &Policy, said: Result<bool, Unevaluable>) {
+        match said {
+            Ok(false) => {}
+            Ok(true) if !policy.forbids => self.permits.push(index),
+            Ok(true) => match policy.step_up {
+                None => self.hard_forbids.push(index),
+                Some(requirement) => {
+                    self.soft_forbids.push(index);
+                    if !self.requirements.contains(&requirement) {
+                        self.requirements.push(requirement);
+                    }
+                }
+            },
+            Err(error) => {
+                self.errors.push((index, error));
+                if policy.forbids && self.errored_forbid.is_none() {
+                    self.errored_forbid = Some(index);
+                }
+            }
+        }
+    }
+
+    fn settle(self, question: &Question<'_>, facts: &Facts, reading: &Reading<'_>) -> Verdict {
+        let snapshot = question.snapshot;
+        let errored_forbid = self.errored_forbid.filter(|_| !snapshot.skips_errors());
+        let (decision, reasons): (Decision, SmallVec<[Reason; 1]>) = if !self.hard_forbids.is_empty() {
+            let forbidden =
+                |index: &PolicyIndex| Reason { code: ReasonCode::Forbidden, policy: Some(*index) };
+            (Decision::Deny, self.hard_forbids.iter().map(forbidden).collect())
+        } else if let Some(policy) = errored_forbid {
+            (
+                Decision::Deny,
+                SmallVec::from_elem(Reason { code: ReasonCode::PolicyErrored, policy: Some(policy) }, 1),
+            )
+        } else if self.permits.is_empty() {
+            (Decision::Deny, SmallVec::from_elem(ReasonCode::NoPermit.into(), 1))
+        } else if !self.soft_forbids.is_empty() {
+            let required =
+                |index: &PolicyIndex| Reason { code: ReasonCode::StepUpRequired, policy: Some(*index) };
+            (Decision::StepUp, self.soft_forbids.iter().map(required).collect())
+        } else {
+            return self.into_verdict(question, facts, reading, Decision::Allow, SmallVec::new());
+        };
+        self.into_verdict(question, facts, reading, decision, reasons)
+    }
+
+    fn into_verdict(
+        self,
+        question: &Question<'_>,
+        facts: &Facts,
+        reading: &Reading<'_>,
+        decision: Decision,
+        reasons: SmallVec<[Reason; 1]>,
+    ) -> Verdict {
+        let snapshot = question.snapshot;
+        let needs = question.needs;
+        let allows = decision == Decision::Allow;
+        let mut determining = if allows { self.permits } else { self.hard_forbids };
+        if !allows {
+            determining.extend(self.soft_forbids);
+            determining.sort_unstable();
+        }
+        let obliges =
+            |index: &&PolicyIndex| snapshot.policy(**index).is_some_and(|policy| policy.obligation.is_some());
+        let obligations =
+            if allows { determining.iter().filter(obliges).copied().collect() } else { Policies::new() };
+        let read = snapshot.needs(&determining, &question.attempt.action);
+        let requirements = if decision == Decision::StepUp { self.requirements } else { SmallVec::new() };
+        let candidates = question.candidates.get(reading.hop).map_or(0, Candidates::len);
+        Verdict {
+            decision,
+            reasons,
+            message: None,
+            determining,
+            errors: self.errors,
+            requirements,
+            obligations,
+            evidence: evidence(read, facts, reading, allows),
+            needs,
+            hops: Vec::new(),
+            lease_ms: if allows && outlives_change(question) { snapshot.settings().lease.max_ms } else { 0 },
+            candidates: u32::try_from(candidates).unwrap_or(u32::MAX),
+            asked: true,
+        }
+    }
+}
+
+/// Whether an allow rests on nothing that can end before a lease does: no fact, no session, no token.
+fn outlives_change(question: &Question<'_>) -> bool {
+    let attempt = question.attempt;
+    question.needs.is_empty() && attempt.session_id.is_none() && attempt.token.is_none()
+}
+
+fn evidence(read: Needs, facts: &Facts, reading: &Reading<'_>, allows: bool) -> Vec<Evidence> {
+    let found = |fact: Fact| Evidence {
+        fact,
+        value: facts.value(fact, reading),
+        // Nobody asks why an allow's facts are what they are; the words cost more than the decision.
+        why: if allows { String::new() } else { facts.why(fact, reading) },
+    };
+    let mut evidence = Vec::with_capacity(read.facts().count());
+    evidence.extend(read.facts().map(found));
+    evidence
+}
+
+/// The stricter answer wins; of two equal ones both speak.
+fn meet(one: Verdict, other: Verdict) -> Verdict {
+    let candidates = one.candidates.saturating_add(other.candidates);
+    let lease_ms = one.lease_ms.min(other.lease_ms);
+    let mut errors = one.errors.clone();
+    errors.extend(other.errors.iter().filter(|error| !one.errors.contains(error)).cloned());
+    let hops = if one.hops.is_empty() { other.hops.clone() } else { one.hops.clone() };
+    let both = one.decision == other.decision;
+    let (mut kept, left) = if other.decision > one.decision { (other, one) } else { (one, other) };
+    if both {
+        extend(&mut kept.reasons, left.reasons);
+        extend(&mut kept.determining, left.determining);
+        extend(&mut kept.requirements, left.requirements);
+        extend(&mut kept.obligations, left.obligations);
+        kept.determining.sort_unstable();
+        kept.evidence.extend(left.evidence);
+    }
+    Verdict { hops, errors, lease_ms, candidates, ..kept }
+}
+
+fn extend<const N: usize, T: PartialEq>(list: &mut SmallVec<[T; N]>, more: SmallVec<[T; N]>) {
+    for item in more {
+        if !list.contains(&item) {
+            list.push(item);
+        }
+    }
+}
+
+/// The context that the conditions read: the facts, flat, in the order of their keys; then the groups that are
+/// read as a whole; then what the enforcement point sent.
+fn context(question: &Question<'_>, facts: &Facts, reading: &Reading<'_>) -> Record {
+    let (attempt, needs) = (question.attempt, question.needs);
+    if question.snapshot.layout() == ContextLayout::Given {
+        return attempt.request.clone();
+    }
+    let value = |fact: Fact| Value::from(facts.value(fact, reading));
+    let flat = needs.facts().map(|fact| (fact.key(), value(fact)));
+    let whole = Group::ALL.into_iter().filter(|group| needs.reads_whole(*group)).map(|group| {
+        let of_group = match group {
+            Group::Request => Value::from(attempt.request.clone()),
+            Group::Now => Value::datetime(reading.now.wall_ms),
+            Group::Session | Group::Risk | Group::Behavior | Group::Task | Group::Token | Group::Actor => {
+                Value::from(group.facts().map(|fact| (fact.name(), value(fact))).collect::<Record>())
+            }
+        };
+        (SmolStr::new_static(group.name()), of_group)
+    });
+    flat.chain(whole).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! What this node knows at this instant that bears on an attempt: plain data, read from memory by the shell.
+//!
+//! Values are complete: an unknown thing has the conservative value that the schema fragment states.
+
+use std::sync::Arc;
+
+use cardea_policy_store::fragment::{Fact, Group};
+use cardea_policy_store::settings::{RiskSettings, Settings};
+use smallvec::SmallVec;
+use smol_str::{SmolStr, ToSmolStr};
+
+use crate::attempt::Attempt;
+use crate::reason::ReasonCode;
+use crate::risk::{Risk, RiskKind};
+use crate::session::{Session, Status};
+use crate::time::{Now, UNKNOWN_AGE_S};
+use crate::verdict::FactValue;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The attempt's session.
+    pub session: SessionFacts,
+    /// One entry for each of [`Attempt::hops`], in that order; missing entries know nothing.
+    pub hops: SmallVec<[HopFacts; 2]>,
+    /// Version of the state that all this was read from, at least.
+    pub state_version: u64,
+}
+
+/// What is known of the attempt's session.
+#[derive(Clone, Debug, Default)]
+pub enum SessionFacts {
+    /// The attempt names none, or one that this node does not know.
+    #[default]
+    Unknown,
+    /// This node knows it.
+    Known(Arc<Session>, Behavior),
+    /// It was ended or revoked.
+    Revoked,
+    /// It is not known, and the table that would remember its revocation is full.
+    Untellable,
+}
+
+/// What a session did so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Behavior {
+    /// Id of the action that was last allowed; empty before the first. What was not allowed did not happen.
+    pub previous_action: SmolStr,
+    /// Attempts before this one.
+    pub attempts: u64,
+    /// Those of them that were denied.
+    pub denials: u64,
+    /// The attempt before, Unix milliseconds; the opening before the first.
+    pub last_seen_ms: i64,
+}
+
+/// What is known of one hop.
+#[derive(Clone, Debug, Default)]
+pub struct HopFacts {
+    /// Whether the principal is disabled.
+    pub disabled: bool,
+    /// Its risk; `None` if no signal was ever seen, or nobody reads it.
+    pub risk: Option<Arc<Risk>>,
+}
+
+/// For whom, by which settings and when facts are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading<'r> {
+    /// The attempt.
+    pub attempt: &'r Attempt,
+    /// The bundle's settings.
+    pub settings: &'r Settings,
+    /// Place in [`Attempt::hops`].
+    pub hop: usize,
+    /// The time of the decision.
+    pub now: Now,
+}
+
+impl Facts {
+    /// Why no policy needs to be asked, if there is a reason.
+    #[must_use]
+    pub fn disqualify(&self, attempt: &Attempt, settings: &Settings, now: Now) -> Option<ReasonCode> {
+        if attempt.at_least_version > self.state_version {
+            return Some(ReasonCode::StateTooOld);
+        }
+        if repeats(attempt) {
+            return Some(ReasonCode::DelegationMalformed);
+        }
+        if self.hops.iter().any(|hop| hop.disabled) {
+            return Some(ReasonCode::PrincipalDisabled);
+        }
+        self.session_disqualifies(attempt, settings, now)
+            .or_else(|| token_disqualifies(attempt, settings, now))
+    }
+
+    fn session_disqualifies(&self, attempt: &Attempt, settings: &Settings, now: Now) -> Option<ReasonCode> {
+        let (session, behavior) = match &self.session {
+            SessionFacts::Unknown => return None,
+            SessionFacts::Revoked => return Some(ReasonCode::SessionRevoked),
+            SessionFacts::Untellable => return Some(ReasonCode::StateFull),
+            SessionFacts::Known(session, behavior) => (session, behavior),
+        };
+        match session.status(behavior.last_seen_ms, settings.sessions.idle_max_s, now) {
+            Status::Revoked => return Some(ReasonCode::SessionRevoked),
+            Status::Expired => return Some(ReasonCode::SessionExpired),
+            Status::Live => {}
+        }
+        if !attempt.hops().any(|hop| *hop == session.principal) {
+            return Some(ReasonCode::SessionMismatch);
+        }
+        let age_s = now.since_s(session.refreshed_ms);
+        let stale = settings.facts.session_max_age_s.is_some_and(|max| exceeds(age_s, max));
+        stale.then_some(ReasonCode::FactStale)
+    }
+
+    /// The value of one fact. Every fact has its own arm, so that a new one cannot fall into another's place.
+    #[must_use]
+    pub fn value(&self, fact: Fact, reading: &Reading<'_>) -> FactValue {
+        use FactValue::{Bool, Long, Text};
+        let Reading { attempt, settings, hop, now } = *reading;
+        let known = self.known();
+        let session = known.map(|(session, _)| session);
+        let behavior = known.map(|(_, behavior)| behavior);
+        let task = session.and_then(|session| session.task.as_deref());
+        let risk = self.hops.get(hop).and_then(|hop| hop.risk.as_deref());
+        let token = attempt.token.as_deref();
+        let since = |at: Option<i64>| Long(at.map_or(UNKNOWN_AGE_S, |at| now.since_s(at)));
+        match fact {
+            Fact::SessionKnown => Bool(session.is_some()),
+            Fact::SessionAge => since(session.map(|session| session.opened_ms)),
+            Fact::SessionIdle => since(behavior.map(|behavior| behavior.last_seen_ms)),
+            Fact::SessionAuthAge => since(session.and_then(|session| session.authenticated_ms)),
+            Fact::SessionAcr => text(session.map(|session| &session.acr)),
+            Fact::SessionAal => Long(session.map_or(0, |session| i64::from(session.aal))),
+            Fact::SessionAmr => texts(session.map(|session| &session.amr)),
+            Fact::SessionCredentialChanged => Bool(session.is_none_or(|session| session.credential_changed)),
+            Fact::SessionDeviceCompliant => {
+                Bool(session.and_then(|session| session.device_compliant).unwrap_or(false))
+            }
+            Fact::SessionNetworks => texts(session.map(|session| &session.networks)),
+            Fact::SessionLabels => texts(session.map(|session| &session.labels)),
+            Fact::RiskScore => Long(risk.map_or(0, |risk| i64::from(risk.score(now)))),
+            Fact::RiskLevel => Text(SmolStr::new_static(level(risk, &settings.risk, now))),
+            Fact::RiskReasons => texts(risk.map(|risk| risk.reasons(now).map(RiskKind::name))),
+            Fact::RiskAge => since(risk.and_then(Risk::newest_ms)),
+            Fact::BehaviorKnown => Bool(behavior.is_some()),
+            Fact::BehaviorPreviousAction => text(behavior.map(|behavior| &behavior.previous_action)),
+            Fact::BehaviorAttempts => count(behavior.map(|behavior| behavior.attempts)),
+            Fact::BehaviorDenials => count(behavior.map(|behavior| behavior.denials)),
+            Fact::TaskKnown => Bool(task.is_some()),
+            Fact::TaskId => text(task.map(|task| &task.id)),
+            Fact::TaskPurpose => text(task.map(|task| &task.purpose)),
+            Fact::TaskActive => Bool(task.is_some_and(|task| task.is_active(now))),
+            Fact::TaskInScope => {
+                Bool(task.is_some_and(|task| task.covers(&attempt.action.uid, &attempt.resource)))
+            }
+            Fact::TaskRemaining => Long(task.map_or(0, |task| task.remaining_s(now))),
+            Fact::TokenKnown => Bool(token.is_some()),
+            Fact::TokenAge => Long(token.and_then(|token| token.issued_ms).map_or(0, |at| now.since_s(at))),
+            Fact::TokenExpiresIn => {
+                Long(token.and_then(|token| token.expires_ms).map_or(0, |at| now.until_s(at)))
+            }
+            Fact::TokenIssuer => text(token.map(|token| &token.issuer)),
+            Fact::TokenScopes => texts(token.map(|token| &token.scopes)),
+            Fact::TokenBound => Bool(token.is_some_and(|token| token.bound)),
+            Fact::ActorDepth => count(u64::try_from(hop).ok()),
+            Fact::ActorImmediate => Text(named(attempt, hop.checked_sub(1))),
+            Fact::ActorRoot => Text(named(attempt, (hop > 0).then_some(0))),
+        }
+    }
+
+    fn known(&self) -> Option<(&Session, &Behavior)> {
+        match &self.session {
+            SessionFacts::Known(session, behavior) => Some((session, behavior)),
+            SessionFacts::Unknown | SessionFacts::Revoked | SessionFacts::Untellable => None,
+        }
+    }
+
+    /// Where a fact's value comes from, in words, where there is more to say than the value.
+    #[must_use]
+    pub fn why(&self, fact: Fact, reading: &Reading<'_>) -> String {
+        let risk = self.hops.get(reading.hop).and_then(|hop| hop.risk.as_deref());
+        match (fact.group(), risk) {
+            (Group::Risk, Some(risk)) => risk.explain(reading.now),
+            _ => String::new(),
+        }
+    }
+
+    /// How old a group of facts is, in milliseconds since the newest input that it rests on.
+    #[must_use]
+    pub fn age_ms(&self, group: Group, attempt: &Attempt, now: Now) -> Option<u64> {
+        let newest = match group {
+            Group::Session | Group::Task => self.known().map(|(session, _)| session.refreshed_ms),
+            Group::Behavior => self.known().map(|(_, behavior)| behavior.last_seen_ms),
+            Group::Risk => self.hops.iter().filter_map(|hop| hop.risk.as_deref()?.newest_ms()).max(),
+            Group::Token => attempt.token.as_ref().and_then(|token| token.issued_ms),
+            Group::Actor | Group::Request | Group::Now => None,
+        };
+        newest.map(|at| u64::try_from(now.wall_ms.saturating_sub(at)).unwrap_or(0))
+    }
+}
+
+fn exceeds(age_s: i64, max_s: u64) -> bool {
+    u64::try_from(age_s).is_ok_and(|age| age > max_s)
+}
+
+fn repeats(attempt: &Attempt) -> bool {
+    attempt.hops().enumerate().any(|(at, hop)| attempt.hops().take(at).any(|before| before == hop))
+}
+
+fn token_disqualifies(attempt: &Attempt, settings: &Settings, now: Now) -> Option<ReasonCode> {
+    let token = attempt.token.as_ref()?;
+    if token.expires_ms.is_some_and(|end| end <= now.wall_ms) {
+        return Some(ReasonCode::TokenExpired);
+    }
+    let max = settings.facts.token_max_age_s?;
+    let stale = token.issued_ms.is_none_or(|issued| exceeds(now.since_s(issued), max));
+    stale.then_some(ReasonCode::FactStale)
+}
+
+fn text(text: Option<&SmolStr>) -> FactValue {
+    FactValue::Text(text.cloned().unwrap_or_default())
+}
+
+fn texts(texts: Option<impl IntoIterator<Item = impl ToSmolStr>>) -> FactValue {
+    FactValue::Texts(texts.into_iter().flatten().map(|text| text.to_smolstr()).collect())
+}
+
+fn count(count: Option<u64>) -> FactValue {
+    FactValue::Long(count.map_or(0, |count| i64::try_from(count).unwrap_or(i64::MAX)))
+}
+
+fn level(risk: Option<&Risk>, limits: &RiskSettings, now: Now) -> &'static str {
+    match risk.map_or(0, |risk| risk.score(now)) {
+        score if score >= limits.high => "high",
+        score if score >= limits.medium => "medium",
+        _ => "low",
+    }
+}
+
+/// A hop as `Type::"id"`; empty for none.
+fn named(attempt: &Attempt, hop: Option<usize>) -> SmolStr {
+    let uid = hop.and_then(|hop| attempt.hops().nth(hop));
+    uid.map(|uid| SmolStr::from(uid.to_string())).unwrap_or_default()
+}

@@ -1,0 +1,14 @@
+//! The pure core: attempts, facts, [`decide::decide`], verdicts, and the state machines behind the facts.
+//!
+//! No I/O, no clock, no runtime, no randomness: time is an argument, and the same inputs give the same verdict on
+//! every node. Only doors build attempts, only `decide` builds an allow.
+
+pub mod attempt;
+pub mod decide;
+pub mod facts;
+pub mod reason;
+pub mod risk;
+pub mod session;
+pub mod task;
+pub mod time;
+pub mod verdict;

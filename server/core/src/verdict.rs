@@ -1,0 +1,203 @@
+//! The answer to an attempt, with everything it rests on.
+
+use cardea_policy_store::engine::{Unevaluable, Value};
+use cardea_policy_store::fragment::{Fact, Needs};
+use cardea_policy_store::index::PolicyIndex;
+use smallvec::SmallVec;
+use smol_str::SmolStr;
+
+use crate::reason::{Reason, ReasonCode};
+
+/// The three answers, from open to strict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Decision {
+    /// The action may run.
+    Allow,
+    /// It may run once the requirements are met.
+    StepUp,
+    /// It must not run.
+    Deny,
+}
+
+impl Decision {
+    /// Its name in records, metrics and answers.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::StepUp => "step_up",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// The value of a fact.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FactValue {
+    /// `Bool`
+    Bool(bool),
+    /// `Long`
+    Long(i64),
+    /// `String`
+    Text(SmolStr),
+    /// `Set<String>`
+    Texts(Vec<SmolStr>),
+}
+
+impl From<FactValue> for Value {
+    fn from(value: FactValue) -> Self {
+        match value {
+            FactValue::Bool(value) => value.into(),
+            FactValue::Long(value) => value.into(),
+            FactValue::Text(value) => value.into(),
+            FactValue::Texts(values) => Self::strings(values),
+        }
+    }
+}
+
+/// One fact that a determining policy read, with the value it had.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    /// The fact.
+    pub fact: Fact,
+    /// Its value.
+    pub value: FactValue,
+    /// Where the value comes from, in words; empty if there is nothing to add.
+    pub why: String,
+}
+
+/// What one hop of a delegation chain came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HopVerdict {
+    /// Its answer.
+    pub decision: Decision,
+    /// The policies that settled it.
+    pub determining: Policies,
+}
+
+/// Policies of the snapshot that judged, in the order of the bundle.
+pub type Policies = SmallVec<[PolicyIndex; 4]>;
+
+/// See the module. Only [`crate::decide::decide`] builds one that allows or steps up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    pub(crate) decision: Decision,
+    pub(crate) reasons: SmallVec<[Reason; 1]>,
+    pub(crate) message: Option<Box<str>>,
+    pub(crate) determining: Policies,
+    pub(crate) errors: Vec<(PolicyIndex, Unevaluable)>,
+    pub(crate) requirements: SmallVec<[u16; 4]>,
+    pub(crate) obligations: Policies,
+    pub(crate) evidence: Vec<Evidence>,
+    pub(crate) needs: Needs,
+    pub(crate) hops: Vec<HopVerdict>,
+    pub(crate) lease_ms: u32,
+    pub(crate) candidates: u32,
+    pub(crate) asked: bool,
+}
+
+impl Verdict {
+    /// Deny, without policy having been asked.
+    #[must_use]
+    pub fn deny(code: ReasonCode) -> Self {
+        Self {
+            decision: Decision::Deny,
+            reasons: SmallVec::from_elem(code.into(), 1),
+            message: None,
+            determining: Policies::new(),
+            errors: Vec::new(),
+            requirements: SmallVec::new(),
+            obligations: Policies::new(),
+            evidence: Vec::new(),
+            needs: Needs::default(),
+            hops: Vec::new(),
+            lease_ms: 0,
+            candidates: 0,
+            asked: false,
+        }
+    }
+
+    /// Deny, with a message for the caller that says more than the code.
+    #[must_use]
+    pub fn deny_because(code: ReasonCode, message: impl Into<Box<str>>) -> Self {
+        Self { message: Some(message.into()), ..Self::deny(code) }
+    }
+
+    /// The answer.
+    #[must_use]
+    pub fn decision(&self) -> Decision {
+        self.decision
+    }
+
+    /// Why it is not a plain allow, the weightiest first; empty for an allow.
+    #[must_use]
+    pub fn reasons(&self) -> &[Reason] {
+        &self.reasons
+    }
+
+    /// What to tell the caller about the first reason, where no policy does and the code alone says too little.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    /// The policies that settled it: the satisfied forbids of a deny or step-up, the permits of an allow.
+    #[must_use]
+    pub fn determining(&self) -> &[PolicyIndex] {
+        &self.determining
+    }
+
+    /// Policies that could not be evaluated, and why.
+    #[must_use]
+    pub fn errors(&self) -> &[(PolicyIndex, Unevaluable)] {
+        &self.errors
+    }
+
+    /// What a step-up asks for, as places of [`cardea_policy_store::snapshot::Snapshot::requirement`].
+    #[must_use]
+    pub fn requirements(&self) -> &[u16] {
+        &self.requirements
+    }
+
+    /// Policies whose obligations come with an allow.
+    #[must_use]
+    pub fn obligations(&self) -> &[PolicyIndex] {
+        &self.obligations
+    }
+
+    /// Facts that the determining policies read.
+    #[must_use]
+    pub fn evidence(&self) -> &[Evidence] {
+        &self.evidence
+    }
+
+    /// Facts that any candidate read.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        self.needs
+    }
+
+    /// The answer for each hop, root first; empty without delegation.
+    #[must_use]
+    pub fn hops(&self) -> &[HopVerdict] {
+        &self.hops
+    }
+
+    /// How long an allow may be reused without asking again, in milliseconds.
+    #[must_use]
+    pub fn lease_ms(&self) -> u32 {
+        self.lease_ms
+    }
+
+    /// Whether policy was asked; false for what was disqualified before.
+    #[must_use]
+    pub fn policy_was_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// How many candidate policies were evaluated, over all hops.
+    #[must_use]
+    pub fn candidates(&self) -> u32 {
+        self.candidates
+    }
+}
