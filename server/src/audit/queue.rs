@@ -1,0 +1,244 @@
+//! The bounded queue between the hot path and the writer.
+//!
+//! Owns: the places, the entries that wait, the count of lost records, and when the writer is woken early.
+//! A place is taken from `reserve` until its record is on disk (or the place is dropped unfilled), so records
+//! not yet on disk number at most `queue_max`.
+//! Never does: a lock, a system call or a wake-up per record. The one exception is passing half full, which
+//! wakes the writer once per drain.
+
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::Thread,
+};
+
+use crossbeam_queue::ArrayQueue;
+use parking_lot::Mutex;
+
+use super::{
+    Full,
+    record::{Body, IntoBody},
+};
+
+/// Set in `Queue::taken` once the queue takes no more reservations. Above every possible count, so that the
+/// hot path compares once.
+const CLOSED: usize = 1 << (usize::BITS - 1);
+
+/// What the hot path and the writer share.
+pub(super) struct Queue {
+    /// Places taken, and the `CLOSED` bit.
+    ///
+    /// INVARIANT (a place fits): every entry in `waiting` has its place counted here, and the count never
+    /// passes the capacity of `waiting`; so filling a place cannot fail.
+    taken: AtomicUsize,
+    waiting: ArrayQueue<Entry>,
+    /// The writer is woken by the place whose number reaches this; `usize::MAX` once that has happened.
+    wake_at: AtomicUsize,
+    lost: AtomicU64,
+    /// The writer's thread has ended; what is filled from now on is lost.
+    ended: AtomicBool,
+    writer: OnceLock<Thread>,
+    fault: Mutex<Option<String>>,
+}
+
+/// A filled place.
+pub(super) struct Entry {
+    pub(super) time_ms: u64,
+    pub(super) body: Box<dyn IntoBody>,
+}
+
+/// The right to one record: a verdict that holds a place can be released. Dropped unfilled, it is given back.
+#[must_use = "a place that is dropped is given back, and nothing is recorded"]
+pub struct Place<'audit> {
+    queue: &'audit Queue,
+    /// How many places were taken with this one.
+    number: usize,
+}
+
+impl Place<'_> {
+    /// Hands the entry to the writer. `time_ms` is wall time in milliseconds since 1970.
+    pub fn fill(self, time_ms: u64, entry: Box<dyn IntoBody>) {
+        let (queue, number) = (self.queue, self.number);
+        // From here the place belongs to the entry, and the writer gives it back.
+        std::mem::forget(self);
+        queue.push(Entry { time_ms, body: entry }, number);
+    }
+
+    /// As `fill`, for a record that needs no further formatting.
+    pub fn fill_body(self, time_ms: u64, body: Body) {
+        self.fill(time_ms, Box::new(body));
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.queue.release(1);
+    }
+}
+
+impl Queue {
+    pub(super) fn new(queue_max: usize) -> Self {
+        Self {
+            taken: AtomicUsize::new(0),
+            waiting: ArrayQueue::new(queue_max),
+            wake_at: AtomicUsize::new(usize::MAX),
+            lost: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            writer: OnceLock::new(),
+            fault: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn reserve(&self) -> Result<Place<'_>, Full> {
+        let queue_max = self.waiting.capacity();
+        let free = |taken: usize| (taken < queue_max).then(|| taken + 1);
+        match self.taken.fetch_update(Ordering::SeqCst, Ordering::Relaxed, free) {
+            Ok(before) => Ok(Place { queue: self, number: before + 1 }),
+            Err(_) => Err(Full),
+        }
+    }
+
+    fn push(&self, entry: Entry, number: usize) {
+        if self.waiting.push(entry).is_err() {
+            debug_assert!(false, "INVARIANT (a place fits)");
+            self.count_lost(1);
+            self.release(1);
+        }
+        let wake_at = self.wake_at.load(Ordering::Relaxed);
+        if number >= wake_at {
+            self.wake_once(wake_at);
+        }
+        if self.ended.load(Ordering::SeqCst) {
+            self.lose_waiting();
+        }
+    }
+
+    #[cold]
+    fn wake_once(&self, wake_at: usize) {
+        let claimed =
+            self.wake_at.compare_exchange(wake_at, usize::MAX, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if claimed {
+            self.wake();
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        if let Some(writer) = self.writer.get() {
+            writer.unpark();
+        }
+    }
+
+    /// Names the thread that `wake` wakes.
+    pub(super) fn set_writer(&self, writer: Thread) {
+        let _already_set = self.writer.set(writer);
+    }
+
+    /// From now on the first place past half full wakes the writer, once.
+    pub(super) fn wake_when_half_full(&self) {
+        self.wake_at.store(self.waiting.capacity() / 2 + 1, Ordering::Relaxed);
+    }
+
+    pub(super) fn pop(&self) -> Option<Entry> {
+        self.waiting.pop()
+    }
+
+    /// Entries that wait for the writer.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn release(&self, places: usize) {
+        let before = self.taken.fetch_sub(places, Ordering::SeqCst);
+        debug_assert!(before & !CLOSED >= places, "a place is given back once");
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::SeqCst) & !CLOSED
+    }
+
+    pub(super) fn queue_max(&self) -> usize {
+        self.waiting.capacity()
+    }
+
+    pub(super) fn close(&self) {
+        self.taken.fetch_or(CLOSED, Ordering::SeqCst);
+        self.wake();
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.taken.load(Ordering::SeqCst) & CLOSED != 0
+    }
+
+    /// The writer's thread is done, whatever the reason: nothing more is taken, and what waits is counted lost.
+    pub(super) fn end(&self) {
+        self.taken.fetch_or(CLOSED, Ordering::SeqCst);
+        self.ended.store(true, Ordering::SeqCst);
+        self.lose_waiting();
+    }
+
+    fn lose_waiting(&self) {
+        let mut lost = 0_usize;
+        while self.waiting.pop().is_some() {
+            lost += 1;
+        }
+        if lost > 0 {
+            self.release(lost);
+            self.count_lost(lost as u64);
+            tracing::error!(lost, "audit records came after the writer had ended");
+        }
+    }
+
+    pub(super) fn count_lost(&self, records: u64) {
+        self.lost.fetch_add(records, Ordering::SeqCst);
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_fault(&self, fault: Option<String>) {
+        *self.fault.lock() = fault;
+    }
+
+    pub(super) fn fault(&self) -> Option<String> {
+        self.fault.lock().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(queue: &Queue) {
+        let body = Body::Gap(super::super::record::GapRecord { lost: 0 });
+        queue.reserve().unwrap().fill_body(0, body);
+    }
+
+    #[test]
+    fn only_the_first_place_past_half_full_wakes_the_writer() {
+        let queue = Queue::new(8);
+        for _ in 0..2 {
+            queue.wake_when_half_full();
+            (0..4).for_each(|_| fill(&queue));
+            assert_eq!(queue.wake_at.load(Ordering::Relaxed), 5, "not yet");
+            fill(&queue);
+            assert_eq!(queue.wake_at.load(Ordering::Relaxed), usize::MAX, "once");
+            while queue.pop().is_some() {
+                queue.release(1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_wake_up_ends_the_wait_of_the_writer() {
+        let queue = Queue::new(2);
+        queue.set_writer(std::thread::current());
+        queue.wake_when_half_full();
+        fill(&queue);
+        fill(&queue);
+        // Would wait for ever without the wake-up.
+        std::thread::park();
+    }
+}

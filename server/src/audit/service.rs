@@ -1,0 +1,87 @@
+//! `AuditService`: gives the records out over gRPC.
+//!
+//! Owns: the number of open streams, at most `STREAMS_MAX`.
+//! Limits: a stream reads only when its consumer takes; it holds one batch, one open file and no task.
+//! Never does: authorization (the listener's), or anything that the writer could wait for.
+
+use std::sync::Arc;
+
+use cardea_proto::v1::{self, audit_service_server::AuditService};
+use futures_util::{StreamExt as _, stream, stream::BoxStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Request, Response, Status};
+
+use super::{Audit, Filter, Tail, TailError};
+
+/// Most streams at once. Each holds an open file and, while it reads, a thread of the blocking pool; consumers
+/// are collectors and a console, not every caller.
+pub const STREAMS_MAX: usize = 64;
+
+/// The service; put it into `AuditServiceServer`.
+pub struct AuditStreams {
+    audit: Arc<Audit>,
+    open: Arc<Semaphore>,
+}
+
+impl AuditStreams {
+    /// Gives out the records of this audit.
+    #[must_use]
+    pub fn new(audit: Arc<Audit>) -> Self {
+        Self { audit, open: Arc::new(Semaphore::new(STREAMS_MAX)) }
+    }
+}
+
+/// One stream: its place in the records, and its right to be open.
+struct Consumer {
+    tail: Tail,
+    _open: OwnedSemaphorePermit,
+}
+
+#[tonic::async_trait]
+impl AuditService for AuditStreams {
+    type StreamStream = BoxStream<'static, Result<v1::StreamRecordsResponse, Status>>;
+
+    async fn stream(
+        &self,
+        request: Request<v1::StreamRecordsRequest>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let request = request.into_inner();
+        let filter = Filter::try_from(request.filter.unwrap_or_default())
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let open = Arc::clone(&self.open).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!("{STREAMS_MAX} audit streams are open, no more are given"))
+        })?;
+        let consumer = Consumer { tail: self.audit.tail(request.from_sequence, filter), _open: open };
+        Ok(Response::new(stream::unfold(Some(consumer), step).boxed()))
+    }
+}
+
+/// One message; the stream ends after an error, and once the audit is closed and all is sent.
+async fn step(
+    consumer: Option<Consumer>,
+) -> Option<(Result<v1::StreamRecordsResponse, Status>, Option<Consumer>)> {
+    let mut consumer = consumer?;
+    match consumer.tail.next_batch().await {
+        Ok(None) => None,
+        Ok(Some(batch)) => {
+            let records = batch.into_iter().map(Into::into).collect();
+            Some((Ok(v1::StreamRecordsResponse { records }), Some(consumer)))
+        }
+        Err(error) => Some((Err(status(&error)), None)),
+    }
+}
+
+fn status(error: &TailError) -> Status {
+    match error {
+        TailError::Missing { .. } => Status::out_of_range(error.to_string()),
+        TailError::Corrupt { .. } => {
+            tracing::error!(%error, "audit stream ended");
+            Status::data_loss(error.to_string())
+        }
+        TailError::Io(source) => {
+            tracing::error!(%source, "audit stream ended, the segments cannot be read");
+            Status::unavailable(error.to_string())
+        }
+        TailError::ReaderEnded => Status::internal(error.to_string()),
+    }
+}

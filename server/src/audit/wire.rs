@@ -1,0 +1,175 @@
+//! Turns a record as it is stored into the record of the wire, for `AuditService`.
+//!
+//! Owns: nothing. The two have the same fields, so nothing is lost or invented here.
+//! Never does: the other direction; no record comes in by the wire.
+
+use cardea_proto::v1;
+
+use super::record::{
+    Basis, Body, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HopVerdict, Reason,
+    Record, SessionRecord, SignalRecord, Value,
+};
+
+impl From<Record> for v1::Record {
+    fn from(record: Record) -> Self {
+        use v1::record::Entry;
+        let entry = match record.body {
+            Body::Decision(body) => Entry::Decision(body.into()),
+            Body::Signal(body) => Entry::Signal(body.into()),
+            Body::Session(body) => Entry::Session(body.into()),
+            Body::Bundle(body) => Entry::Bundle(body.into()),
+            Body::Gap(GapRecord { lost }) => Entry::Gap(v1::GapRecord { lost }),
+        };
+        let time = timestamp(i64::try_from(record.time_ms).unwrap_or(i64::MAX));
+        Self { sequence: record.sequence, time: Some(time), entry: Some(entry) }
+    }
+}
+
+impl From<DecisionRecord> for v1::DecisionRecord {
+    fn from(record: DecisionRecord) -> Self {
+        Self {
+            decision_id: record.decision_id.into(),
+            door: record.door.into(),
+            principal: record.principal.map(Into::into),
+            action: record.action.map(Into::into),
+            resource: record.resource.map(Into::into),
+            session_id: record.session_id.into(),
+            delegation: all(record.delegation),
+            decision: record.decision.into(),
+            reasons: all(record.reasons),
+            determining_policies: all(record.determining_policies),
+            policy_errors: all(record.policy_errors),
+            step_up: all(record.step_up),
+            obligations: all(record.obligations),
+            evidence: all(record.evidence),
+            basis: record.basis.map(Into::into),
+            latency_ns: record.latency_ns,
+            hops: all(record.hops),
+            severity: record.severity.into(),
+            attempt_id: record.attempt_id.into(),
+        }
+    }
+}
+
+impl From<SignalRecord> for v1::SignalRecord {
+    fn from(record: SignalRecord) -> Self {
+        Self {
+            subject: record.subject.map(Into::into),
+            kind: record.kind.into(),
+            source: record.source.into(),
+            outcome: record.outcome.into(),
+            state_version: record.state_version,
+            reason: record.reason.into(),
+            session_id: record.session_id.into(),
+        }
+    }
+}
+
+impl From<SessionRecord> for v1::SessionRecord {
+    fn from(record: SessionRecord) -> Self {
+        Self {
+            session_id: record.session_id.into(),
+            principal: record.principal.map(Into::into),
+            change: record.change.into(),
+            state_version: record.state_version,
+            reason: record.reason.into(),
+        }
+    }
+}
+
+impl From<BundleRecord> for v1::BundleRecord {
+    fn from(record: BundleRecord) -> Self {
+        Self {
+            change: record.change.into(),
+            name: record.name.into(),
+            revision: record.revision,
+            digest: record.digest.into(),
+            reason: record.reason.into(),
+        }
+    }
+}
+
+impl From<Entity> for v1::EntityRef {
+    fn from(entity: Entity) -> Self {
+        Self { r#type: entity.type_name.into(), id: entity.id.into() }
+    }
+}
+
+impl From<Reason> for v1::Reason {
+    fn from(reason: Reason) -> Self {
+        Self { code: reason.code.into(), message: reason.message.into() }
+    }
+}
+
+impl From<Evidence> for v1::Evidence {
+    fn from(evidence: Evidence) -> Self {
+        Self { fact: evidence.fact.into(), value: Some(evidence.value.into()), why: evidence.why.into() }
+    }
+}
+
+impl From<Basis> for v1::Basis {
+    fn from(basis: Basis) -> Self {
+        Self {
+            revision: basis.revision,
+            digest: basis.digest.into(),
+            state_version: basis.state_version,
+            ages: all(basis.ages),
+        }
+    }
+}
+
+impl From<FactAge> for v1::FactAge {
+    fn from(age: FactAge) -> Self {
+        Self { fact: age.fact.into(), age_ms: age.age_ms }
+    }
+}
+
+impl From<HopVerdict> for v1::HopVerdict {
+    fn from(hop: HopVerdict) -> Self {
+        Self {
+            principal: hop.principal.map(Into::into),
+            decision: hop.decision.into(),
+            determining_policies: all(hop.determining_policies),
+        }
+    }
+}
+
+impl From<Value> for v1::Value {
+    fn from(value: Value) -> Self {
+        use v1::value::Kind;
+        let kind = match value {
+            Value::Bool(value) => Kind::Bool(value),
+            Value::Long(value) => Kind::Long(value),
+            Value::String(text) => Kind::String(text.into()),
+            Value::Entity(entity) => Kind::Entity(entity.into()),
+            Value::Set(values) => Kind::Set(v1::ValueSet { values: all(values) }),
+            Value::Record(fields) => Kind::Record(v1::ValueRecord {
+                fields: fields.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            }),
+            Value::Decimal(text) => Kind::Decimal(text.into()),
+            Value::Ip(text) => Kind::Ip(text.into()),
+            Value::Datetime(ms) => Kind::Datetime(timestamp(ms)),
+            Value::Duration(ms) => Kind::Duration(duration(ms)),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+fn all<T: Into<U>, U>(items: Vec<T>) -> Vec<U> {
+    items.into_iter().map(Into::into).collect()
+}
+
+fn timestamp(ms: i64) -> prost_types::Timestamp {
+    prost_types::Timestamp { seconds: ms.div_euclid(MS_PER_S), nanos: nanos(ms.rem_euclid(MS_PER_S)) }
+}
+
+/// Seconds and nanoseconds of a protobuf duration carry the same sign.
+fn duration(ms: i64) -> prost_types::Duration {
+    prost_types::Duration { seconds: ms / MS_PER_S, nanos: nanos(ms % MS_PER_S) }
+}
+
+const MS_PER_S: i64 = 1_000;
+
+fn nanos(ms_of_second: i64) -> i32 {
+    i32::try_from(ms_of_second * 1_000_000).unwrap_or_default()
+}
