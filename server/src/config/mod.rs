@@ -1,0 +1,296 @@
+//! The configuration: `cardea.toml` and the flags over it, turned into a checked [`Config`] in one step.
+//!
+//! Every fault is reported at once, with its place and its remedy ([`Faults`]). The file is read from its
+//! spanned syntax tree and not through serde derives, because those stop at the first wrong value. The commented
+//! reference is `docs/cardea.toml`; a test holds it to the defaults here.
+//! Paths in the file are relative to the file's directory; paths in flags to the working directory.
+//! Limits: [`limits::CONFIG_BYTES_MAX`]; the bounds of each number are in `limits.rs`.
+//! Never does: opening what it names (certificates, directories, sockets), changing after the start.
+
+mod check;
+mod fault;
+mod read;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+pub use fault::{Fault, Faults, Place};
+
+use crate::limits;
+
+/// Everything the process was told at its start, checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `[bundle]`
+    pub bundle: Bundle,
+    /// `[listen]`
+    pub listen: Listen,
+    /// `[tls]`; present as soon as a gRPC listener is not on loopback.
+    pub tls: Option<Tls>,
+    /// `[workers]`
+    pub workers: Workers,
+    /// `[audit]`
+    pub audit: Audit,
+    /// `[state]`
+    pub state: State,
+    /// `[ext_authz]`
+    pub ext_authz: ExtAuthz,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// Which policies are in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bundle {
+    /// Directory of the bundle.
+    pub dir: PathBuf,
+    /// Whether a bundle without a signature is loaded.
+    pub allow_unsigned: bool,
+}
+
+/// Where the process listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// TCP addresses of gRPC (native and ext_authz share them).
+    pub grpc: Vec<SocketAddr>,
+    /// Unix socket of gRPC.
+    pub uds: Option<PathBuf>,
+    /// TCP address of `/metrics`, `/healthz` and `/readyz`; `None` when switched off with an empty string.
+    pub http: Option<SocketAddr>,
+}
+
+/// Files of the gRPC listeners' TLS; paths only, no key material is ever in here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificate chain, PEM, leaf first.
+    pub cert: PathBuf,
+    /// Private key of the leaf, PEM.
+    pub key: PathBuf,
+    /// Authorities that client certificates must come from, PEM.
+    pub client_ca: PathBuf,
+}
+
+/// The threads that serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workers {
+    /// As configured; 0 means one per core.
+    pub count: usize,
+}
+
+/// Where records go, and what happens when they cannot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// Directory of the segments.
+    pub dir: PathBuf,
+    /// What happens to a verdict that has no place for its record.
+    pub when_full: WhenFull,
+    /// Records that wait for the writer.
+    pub queue_max: usize,
+    /// Size after which a new segment begins, in MiB.
+    pub segment_mb: u64,
+}
+
+/// The choice for a full audit queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// No place, no verdict: deny.
+    Deny,
+    /// Answer, count the gap and record it.
+    CountGap,
+}
+
+/// Maxima of what is kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// Sessions.
+    pub sessions_max: usize,
+    /// Subjects with a risk above nothing.
+    pub risk_subjects_max: usize,
+    /// Revocations in force.
+    pub revocations_max: usize,
+}
+
+/// The Envoy door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExtAuthz {
+    /// Whether `x-forwarded-client-cert` is believed.
+    pub trust_xfcc: bool,
+}
+
+/// The log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// `EnvFilter` directives.
+    pub filter: String,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What the command line says over the file. Values are raw, so that their faults are reported together with
+/// those of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--bundle DIR`
+    pub bundle: Option<PathBuf>,
+    /// `--allow-unsigned`
+    pub allow_unsigned: bool,
+    /// `--grpc ADDR`, may be given several times; replaces the file's list.
+    pub grpc: Vec<String>,
+    /// `--uds PATH`
+    pub uds: Option<PathBuf>,
+    /// `--http ADDR`
+    pub http: Option<String>,
+    /// `--workers N`
+    pub workers: Option<u64>,
+    /// `--audit-dir DIR`
+    pub audit_dir: Option<PathBuf>,
+    /// `--log-format FORMAT`
+    pub log_format: Option<String>,
+    /// `--log-filter FILTER`
+    pub log_filter: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            bundle: Bundle { dir: PathBuf::from("bundle"), allow_unsigned: false },
+            listen: Listen {
+                grpc: vec![SocketAddr::from(([127, 0, 0, 1], 7411))],
+                uds: None,
+                http: Some(SocketAddr::from(([127, 0, 0, 1], 7412))),
+            },
+            tls: None,
+            workers: Workers { count: 0 },
+            audit: Audit {
+                dir: PathBuf::from("audit"),
+                when_full: WhenFull::Deny,
+                queue_max: 65_536,
+                segment_mb: 64,
+            },
+            state: State {
+                sessions_max: 1_000_000,
+                risk_subjects_max: 1_000_000,
+                revocations_max: 1_000_000,
+            },
+            ext_authz: ExtAuthz { trust_xfcc: false },
+            log: Log { format: LogFormat::Text, filter: "info".to_owned() },
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file at `path`, lays the flags over it and checks the whole.
+    ///
+    /// # Errors
+    /// With every fault found.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, Faults> {
+        let name = path.display().to_string();
+        let text = read::file(path).map_err(|fault| Faults::new(&name, "", vec![fault]))?;
+        let base = path.parent().unwrap_or_else(|| Path::new(""));
+        Self::parse(&name, &text, base, overrides)
+    }
+
+    /// As [`Config::load`], of a text that is in memory; `base` is what its paths are relative to.
+    ///
+    /// # Errors
+    /// With every fault found.
+    pub fn parse(name: &str, text: &str, base: &Path, overrides: &Overrides) -> Result<Self, Faults> {
+        check::config(text, base, overrides).map_err(|faults| Faults::new(name, text, faults))
+    }
+
+    /// The defaults with the flags over them, for a start without a file.
+    ///
+    /// # Errors
+    /// With every fault found.
+    pub fn from_flags(overrides: &Overrides) -> Result<Self, Faults> {
+        Self::parse("(no configuration file)", "", Path::new(""), overrides)
+    }
+
+    /// The values in force, `section.key` beside value, in the order of the reference file. Of secrets only paths
+    /// are in here.
+    #[must_use]
+    pub fn effective(&self) -> Vec<(&'static str, String)> {
+        let paths = |path: &Option<PathBuf>| path.as_deref().map_or_else(|| "none".to_owned(), show);
+        let tls = |pick: fn(&Tls) -> &PathBuf| {
+            self.tls.as_ref().map_or_else(|| "none".to_owned(), |tls| show(pick(tls)))
+        };
+        vec![
+            ("bundle.dir", show(&self.bundle.dir)),
+            ("bundle.allow_unsigned", self.bundle.allow_unsigned.to_string()),
+            ("listen.grpc", format!("{:?}", self.listen.grpc)),
+            ("listen.uds", paths(&self.listen.uds)),
+            ("listen.http", self.listen.http.map_or_else(|| "none".to_owned(), |at| at.to_string())),
+            ("tls.cert", tls(|tls| &tls.cert)),
+            ("tls.key", tls(|tls| &tls.key)),
+            ("tls.client_ca", tls(|tls| &tls.client_ca)),
+            ("workers.count", self.workers.threads().to_string()),
+            ("audit.dir", show(&self.audit.dir)),
+            ("audit.when_full", self.audit.when_full.as_str().to_owned()),
+            ("audit.queue_max", self.audit.queue_max.to_string()),
+            ("audit.segment_mb", self.audit.segment_mb.to_string()),
+            ("state.sessions_max", self.state.sessions_max.to_string()),
+            ("state.risk_subjects_max", self.state.risk_subjects_max.to_string()),
+            ("state.revocations_max", self.state.revocations_max.to_string()),
+            ("ext_authz.trust_xfcc", self.ext_authz.trust_xfcc.to_string()),
+            ("log.format", self.log.format.as_str().to_owned()),
+            ("log.filter", self.log.filter.clone()),
+        ]
+    }
+
+    /// Writes the values in force to the log, as one line.
+    pub fn announce(&self) {
+        let values: Vec<String> =
+            self.effective().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+        tracing::info!(config = %values.join(" "), "starting");
+    }
+}
+
+impl Workers {
+    /// Threads to start: as configured, or one per core.
+    #[must_use]
+    pub fn threads(self) -> usize {
+        match self.count {
+            0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(limits::WORKERS_MAX),
+            count => count,
+        }
+    }
+}
+
+impl WhenFull {
+    /// As it stands in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::CountGap => "count_gap",
+        }
+    }
+}
+
+impl LogFormat {
+    /// As it stands in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+fn show(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests;

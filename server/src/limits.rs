@@ -1,0 +1,166 @@
+//! Every named maximum and timeout of the server, each with a sentence that says where the number comes from.
+//!
+//! A queue, map, body, loop or wait anywhere in this crate takes its bound from here or from the
+//! configuration, whose own bounds are here too. Units are in the names; waits are `Duration`s.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+// --- gRPC messages -------------------------------------------------------------------------------------
+
+/// Largest gRPC message taken in, in bytes. A `CheckRequest` with a buffered 64 KiB body and a batch of 1024
+/// attempts of 600 bytes both fit with room; tonic's own default of 4 MiB would let one call hold four times that.
+pub const GRPC_MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Attempts in one batch. At 1 µs each a full batch holds its worker for about 1 ms, the p99 budget of a push.
+pub const BATCH_ATTEMPTS_MAX: usize = 1024;
+
+// --- HTTP/2 --------------------------------------------------------------------------------------------
+
+/// Streams that one connection may have open at a time. Envoy and our client multiplex at most some hundreds
+/// per connection; RFC 9113 advises at least 100.
+pub const HTTP2_STREAMS_MAX: u32 = 1024;
+
+/// Header list of one request, in bytes, counted as RFC 9113 6.5.2 counts it. The headers of the request being
+/// judged travel in the message, so ours hold gRPC's own and one bearer token (4 to 8 KiB in practice).
+pub const HTTP2_HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+
+/// Flow-control window of one stream, in bytes: one largest message without waiting for an update.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// Flow-control window of one connection, in bytes: what a peer may make us hold unread; two largest messages.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+
+/// Bytes that wait in one stream for a peer that reads slowly; then the writer waits. hyper's default.
+pub const HTTP2_SEND_BUFFER_BYTES: usize = 400 * 1024;
+
+/// Streams opened and reset before we took them up, until the connection is closed. h2's answer to rapid reset
+/// (CVE-2023-44487).
+pub const HTTP2_PENDING_RESETS_MAX: usize = 20;
+
+/// Streams that we had to reset for the peer's errors, until the connection is closed. hyper's default.
+pub const HTTP2_LOCAL_RESETS_MAX: usize = 1024;
+
+/// Silence after which we ping: half of the 60 s after which common load balancers drop idle connections.
+pub const HTTP2_PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Wait for the answer to a ping, until the connection counts as dead; ten round trips of a bad mobile link.
+pub const HTTP2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+// --- connections ---------------------------------------------------------------------------------------
+
+/// gRPC connections open at a time, over all listeners. Enforcement points hold a few each; 10,000 leaves a
+/// margin below the usual limit of 16,384 open files that a service is given with systemd or containers.
+pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// Wait for the TLS handshake and the HTTP/2 preface together. A healthy handshake takes milliseconds; 5 s
+/// outlives two lost packets and their retransmission.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Accepted sockets that wait for one worker. A worker takes them in microseconds; a longer line means that
+/// it is stuck, and then the next worker gets the socket.
+pub const WORKER_QUEUE_MAX: usize = 64;
+
+/// Rest after a failed accept (most often: no file descriptor left), so that the acceptor does not spin.
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// gRPC listeners in the configuration: IPv4 and IPv6 on a handful of networks.
+pub const LISTENERS_MAX: usize = 16;
+
+/// Longest path of a Unix socket, in bytes: `sun_path` holds 108 with its closing zero (unix(7)).
+pub const UDS_PATH_BYTES_MAX: usize = 107;
+
+/// Permission bits of the Unix socket: owner and group may connect, others not.
+pub const UDS_MODE: u32 = 0o660;
+
+// --- TLS -----------------------------------------------------------------------------------------------
+
+/// How often the certificate files are looked at. Rotation runs hours ahead of expiry; 2 s costs nothing.
+pub const TLS_POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long the files must stay the same before they are read, so that a half-written pair is not tried.
+pub const TLS_SETTLE: Duration = Duration::from_millis(200);
+
+/// Rounds of settling, until files that change without end are read as they are (10 s).
+pub const TLS_SETTLE_ROUNDS_MAX: u32 = 50;
+
+/// Largest certificate, key or CA file, in bytes. The whole Mozilla root store as PEM is about 230 KiB.
+pub const TLS_FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Names of one kind (URI, DNS) kept from a client certificate. SPIFFE allows exactly one URI.
+pub const PEER_NAMES_MAX: usize = 16;
+
+/// Longest name kept from a client certificate, in bytes: the limit of a SPIFFE id.
+pub const PEER_NAME_BYTES_MAX: usize = 2048;
+
+// --- the metrics and health port -----------------------------------------------------------------------
+
+/// Connections to the metrics port at a time: a few scrapers and probes.
+pub const HTTP_CONNECTIONS_MAX: usize = 64;
+
+/// Wait for the head of a request on the metrics port, also between two requests of one connection.
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Life of one connection to the metrics port; a scraper that needs longer for one answer is gone.
+pub const HTTP_CONNECTION_LIFE: Duration = Duration::from_secs(300);
+
+/// Buffer for the head of a request on the metrics port, in bytes; hyper's smallest, answers 431 beyond it.
+pub const HTTP_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Largest body that a request to the metrics port may announce, in bytes. None of its requests has one.
+pub const HTTP_BODY_BYTES_MAX: u64 = 4 * 1024;
+
+// --- metrics -------------------------------------------------------------------------------------------
+
+/// Action names that get a label of their own, the first included (`other`). More actions than this are counted
+/// together under `other`, so that a bundle cannot multiply the series without end.
+pub const ACTION_LABELS_MAX: usize = 128;
+
+/// Longest action label, in bytes; longer names are counted under `other`.
+pub const ACTION_LABEL_BYTES_MAX: usize = 128;
+
+/// Copies of the decision counters, so that workers do not share cache lines; workers beyond it share.
+pub const METRIC_SHARDS_MAX: usize = 16;
+
+// --- start and stop ------------------------------------------------------------------------------------
+
+/// Time for calls in flight after SIGTERM. Kubernetes kills after 30 s; this leaves 10 s for the audit to close.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(20);
+
+/// Wait for the workers after they were told to abort; one that is still busy then is left behind.
+pub const ABORT_GRACE: Duration = Duration::from_secs(1);
+
+/// Worker threads. One per core is right; 256 covers the largest machines on offer and catches typing errors.
+pub const WORKERS_MAX: usize = 256;
+
+/// Reports of dead essential tasks that wait to be read. The first one already ends the process.
+pub const FATAL_QUEUE: usize = 16;
+
+// --- bounds of configured numbers ----------------------------------------------------------------------
+
+/// Largest configuration file, in bytes; the commented reference file is below 8 KiB.
+pub const CONFIG_BYTES_MAX: u64 = 256 * 1024;
+
+/// `audit.queue_max`, in records of about 1 KiB: from a queue that blocks at once to about 16 GiB.
+pub const AUDIT_QUEUE_RANGE: RangeInclusive<u64> = 1..=16_777_216;
+
+/// `audit.segment_mb`: from a file for tests to one that tools still open.
+pub const AUDIT_SEGMENT_MB_RANGE: RangeInclusive<u64> = 1..=4096;
+
+/// `state.*_max`, in entries of at most 512 bytes: up to about 50 GiB.
+pub const STATE_ENTRIES_RANGE: RangeInclusive<u64> = 1..=100_000_000;
+
+// --- bundles -------------------------------------------------------------------------------------------
+
+/// How often a bundle's directory is looked at, for changes of which no notice came.
+pub const BUNDLE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Quiet time before a changed bundle is read: an editor's write, rename and touch come within a few milliseconds of each
+/// other, files of a copy within a hundred or so.
+pub const BUNDLE_SETTLE: Duration = Duration::from_millis(200);
+
+/// Rounds of waiting for quiet; a directory that never rests is read all the same, after ten seconds.
+pub const BUNDLE_SETTLE_ROUNDS_MAX: usize = 50;
+
+/// How often health is brought in line with whether a bundle is in force.
+pub const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
