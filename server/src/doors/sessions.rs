@@ -1,0 +1,305 @@
+//! `cardea.v1.SessionService`: enforcement points and identity providers tell of sessions.
+
+use std::sync::Arc;
+
+use cardea_core::attempt::NAME_BYTES_MAX;
+use cardea_core::session::{Session, Status as SessionStatus};
+use cardea_core::time::Now;
+use cardea_policy_store::snapshot::Snapshot;
+use cardea_proto::v1;
+use cardea_proto::v1::session_service_server::SessionService;
+use smol_str::SmolStr;
+use tonic::{Request, Response, Status};
+
+use super::wire;
+use crate::audit::record::{Body, SessionRecord};
+use crate::pipeline::{Pipeline, entity};
+use crate::state::{OpenFault, SKEW_MAX_MS, SessionChange, Target, life_ms};
+
+/// Sessions on a page when the caller does not say.
+const PAGE_DEFAULT: usize = 100;
+/// Most sessions on a page.
+const PAGE_MAX: usize = 1000;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct SessionDoor(Arc<Pipeline>);
+
+impl SessionDoor {
+    /// Changes the state of this pipeline.
+    #[must_use]
+    pub fn new(pipeline: Arc<Pipeline>) -> Self {
+        Self(pipeline)
+    }
+
+    fn snapshot(&self) -> Result<Arc<Snapshot>, Status> {
+        let current = self.0.policy().snapshot();
+        current.ok_or_else(|| Status::unavailable("no policy bundle is in force, so types are not known"))
+    }
+
+    fn record(&self, session: &Session, change: &'static str, version: u64, reason: &str, now: Now) {
+        let body = SessionRecord {
+            session_id: session.id.clone(),
+            principal: Some(entity(&session.principal)),
+            change: SmolStr::new_static(change),
+            state_version: version,
+            reason: reason.into(),
+        };
+        self.0.record(Body::Session(body), now);
+    }
+
+    fn message(&self, session: &Session, now: Now) -> v1::Session {
+        let idle_max_s =
+            self.0.policy().snapshot().map_or(0, |snapshot| snapshot.settings().sessions.idle_max_s);
+        let last_seen_ms = self
+            .0
+            .state()
+            .session(&session.id)
+            .map_or(session.opened_ms, |(_, behavior)| behavior.last_seen_ms);
+        let status = match self.0.state().status(session, last_seen_ms, idle_max_s, now) {
+            SessionStatus::Live => v1::SessionStatus::Live,
+            SessionStatus::Expired => v1::SessionStatus::Expired,
+            SessionStatus::Revoked => v1::SessionStatus::Revoked,
+        };
+        let texts = |set: &std::collections::BTreeSet<SmolStr>| set.iter().map(ToString::to_string).collect();
+        v1::Session {
+            id: session.id.to_string(),
+            principal: Some(wire::entity_ref(&session.principal)),
+            opened_at: Some(wire::timestamp(session.opened_ms)),
+            expires_at: Some(wire::timestamp(session.expires_ms)),
+            authenticated_at: session.authenticated_ms.map(wire::timestamp),
+            acr: session.acr.to_string(),
+            amr: texts(&session.amr),
+            aal: session.aal.into(),
+            device_compliant: session.device_compliant,
+            networks: texts(&session.networks),
+            labels: texts(&session.labels),
+            task: session.task.as_deref().map(wire::task_message),
+            credential_changed: session.credential_changed,
+            status: status.into(),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl SessionService for SessionDoor {
+    async fn open(
+        &self,
+        request: Request<v1::OpenSessionRequest>,
+    ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        let now = self.0.now();
+        let snapshot = self.snapshot()?;
+        let message =
+            request.into_inner().session.ok_or_else(|| Status::invalid_argument("`session` is missing"))?;
+        let session = read(&message, &snapshot, now)?;
+        let idle_max_s = snapshot.settings().sessions.idle_max_s;
+        let (session, version) =
+            self.0.state().open(session, idle_max_s, now).map_err(|fault| refuse(&fault))?;
+        self.record(&session, "opened", version, "", now);
+        let session = Some(self.message(&session, now));
+        Ok(Response::new(v1::OpenSessionResponse { session, state_version: version }))
+    }
+
+    async fn update(
+        &self,
+        request: Request<v1::UpdateSessionRequest>,
+    ) -> Result<Response<v1::UpdateSessionResponse>, Status> {
+        let now = self.0.now();
+        let message = request.into_inner();
+        let change = change(&message, life_ms(self.snapshot()?.settings()), now)?;
+        let (session, version) =
+            self.0.state().change(&message.id, &change, now).map_err(|fault| refuse(&fault))?;
+        self.record(&session, "updated", version, "", now);
+        let session = Some(self.message(&session, now));
+        Ok(Response::new(v1::UpdateSessionResponse { session, state_version: version }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetSessionRequest>,
+    ) -> Result<Response<v1::GetSessionResponse>, Status> {
+        let id = &request.get_ref().id;
+        let Some((session, _)) = self.0.state().session(id) else {
+            return Err(Status::not_found("this node does not know the session"));
+        };
+        Ok(Response::new(v1::GetSessionResponse { session: Some(self.message(&session, self.0.now())) }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListSessionsRequest>,
+    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        let message = request.into_inner();
+        let principal = match &message.principal {
+            Some(reference) => Some(wire::uid("principal", Some(reference), &*self.snapshot()?)?),
+            None => None,
+        };
+        let size = match usize::try_from(message.page_size).unwrap_or(usize::MAX) {
+            0 => PAGE_DEFAULT,
+            size if size <= PAGE_MAX => size,
+            _ => return Err(Status::invalid_argument(format!("`page_size` is at most {PAGE_MAX}"))),
+        };
+        let state = Arc::clone(self.0.state());
+        // Walks the whole table, so off the thread that decides.
+        let all = tokio::task::spawn_blocking(move || state.sessions_of(principal.as_ref()))
+            .await
+            .map_err(|_| Status::internal("the table could not be read"))?;
+        let after = message.page_token.as_str();
+        let mut rest =
+            all.into_iter().skip_while(|session| !after.is_empty() && session.id.as_str() <= after);
+        let page: Vec<_> = rest.by_ref().take(size).collect();
+        let next_page_token = match (rest.next(), page.last()) {
+            (Some(_), Some(last)) => last.id.to_string(),
+            _ => String::new(),
+        };
+        let now = self.0.now();
+        let sessions = page.iter().map(|session| self.message(session, now)).collect();
+        Ok(Response::new(v1::ListSessionsResponse { sessions, next_page_token }))
+    }
+
+    async fn end(
+        &self,
+        request: Request<v1::EndSessionRequest>,
+    ) -> Result<Response<v1::EndSessionResponse>, Status> {
+        use v1::end_session_request::Target as Named;
+        let now = self.0.now();
+        let snapshot = self.snapshot()?;
+        let life_ms = life_ms(snapshot.settings());
+        let message = request.into_inner();
+        let reason = crate::pipeline::Seen::text(&message.reason);
+        match message.target {
+            Some(Named::Id(id)) => {
+                let id = name(&id)?;
+                let known = self.0.state().session(&id);
+                let closed = self
+                    .0
+                    .state()
+                    .end(&Target::Session(id.clone()), &reason, life_ms, now)
+                    .map_err(|_| table_full())?;
+                let record = SessionRecord {
+                    session_id: id,
+                    principal: known.map(|(session, _)| entity(&session.principal)),
+                    change: SmolStr::new_static("ended"),
+                    state_version: closed.version,
+                    reason,
+                };
+                self.0.record(Body::Session(record), now);
+                let ended = u64::from(closed.changed);
+                Ok(Response::new(v1::EndSessionResponse { ended, state_version: closed.version }))
+            }
+            Some(Named::Principal(reference)) => {
+                let principal = wire::uid("principal", Some(&reference), &snapshot)?;
+                let state = Arc::clone(self.0.state());
+                let of = principal.clone();
+                let target = Target::Principal(principal.clone(), now.wall_ms);
+                let closed = self.0.state().end(&target, &reason, life_ms, now).map_err(|_| table_full())?;
+                let sessions = tokio::task::spawn_blocking(move || state.sessions_of(Some(&principal)))
+                    .await
+                    .map_err(|_| Status::internal("the table could not be read"))?;
+                let was_live = |session: &&Arc<Session>| {
+                    session.ended.is_none()
+                        && session.opened_ms <= now.wall_ms
+                        && session.expires_ms > now.wall_ms
+                        && closed.before_ms.is_none_or(|before| session.opened_ms > before)
+                };
+                let ended = sessions.iter().filter(was_live).count();
+                // One record for all: the principal's name stands for them, known here or not.
+                let record = SessionRecord {
+                    session_id: SmolStr::default(),
+                    principal: Some(entity(&of)),
+                    change: SmolStr::new_static("ended"),
+                    state_version: closed.version,
+                    reason,
+                };
+                self.0.record(Body::Session(record), now);
+                let ended = u64::try_from(ended).unwrap_or(u64::MAX);
+                Ok(Response::new(v1::EndSessionResponse { ended, state_version: closed.version }))
+            }
+            None => Err(Status::invalid_argument("name what to end: `id` or `principal`")),
+        }
+    }
+}
+
+fn name(id: &str) -> Result<SmolStr, Status> {
+    if id.is_empty() || id.len() > NAME_BYTES_MAX {
+        return Err(Status::invalid_argument(format!("a session's id has 1 to {NAME_BYTES_MAX} bytes")));
+    }
+    Ok(id.into())
+}
+
+fn level(aal: u32) -> Result<u8, Status> {
+    match u8::try_from(aal) {
+        Ok(aal @ 0..=3) => Ok(aal),
+        _ => Err(Status::invalid_argument("`aal` is 0 to 3")),
+    }
+}
+
+fn read(message: &v1::Session, snapshot: &Snapshot, now: Now) -> Result<Session, Status> {
+    let invalid = |fault: String| Status::invalid_argument(fault);
+    let id = name(&message.id)?;
+    let principal = wire::uid("principal", message.principal.as_ref(), snapshot)?;
+    let longest = now.wall_ms.saturating_add(life_ms(snapshot.settings()));
+    let expires_ms = wire::optional_ms(message.expires_at.as_ref()).map_err(invalid)?.unwrap_or(longest);
+    if expires_ms <= now.wall_ms {
+        return Err(Status::invalid_argument("`expires_at` has passed"));
+    }
+    let mut session = Session::open(id, principal, expires_ms.min(longest), now);
+    if let Some(at_ms) = wire::optional_ms(message.authenticated_at.as_ref()).map_err(invalid)? {
+        session.authenticate(not_in_the_future(at_ms, now)?);
+    }
+    session.acr = message.acr.as_str().into();
+    session.amr = message.amr.iter().map(SmolStr::from).collect();
+    session.apply(&cardea_core::session::Change::AssuranceLevel(level(message.aal)?), now.wall_ms);
+    if let Some(compliant) = message.device_compliant {
+        session.apply(&cardea_core::session::Change::DeviceCompliance(compliant), now.wall_ms);
+    }
+    session.networks = message.networks.iter().map(SmolStr::from).collect();
+    session.labels = message.labels.iter().map(SmolStr::from).collect();
+    session.credential_changed = message.credential_changed;
+    session.task = message.task.as_ref().map(wire::task).transpose().map_err(invalid)?;
+    Ok(session)
+}
+
+fn change(message: &v1::UpdateSessionRequest, life_ms: i64, now: Now) -> Result<SessionChange, Status> {
+    let invalid = |fault: String| Status::invalid_argument(fault);
+    let authenticated_ms = wire::optional_ms(message.authenticated_at.as_ref()).map_err(invalid)?;
+    Ok(SessionChange {
+        expires_ms: wire::optional_ms(message.expires_at.as_ref())
+            .map_err(invalid)?
+            .map(|end| end.min(now.wall_ms.saturating_add(life_ms))),
+        authenticated_ms: authenticated_ms.map(|at_ms| not_in_the_future(at_ms, now)).transpose()?,
+        acr: message.acr.as_deref().map(SmolStr::from),
+        amr: (!message.amr.is_empty()).then(|| message.amr.iter().map(SmolStr::from).collect()),
+        aal: message.aal.map(level).transpose()?,
+        device_compliant: message.device_compliant,
+        add_networks: message.add_networks.iter().map(SmolStr::from).collect(),
+        add_labels: message.add_labels.iter().map(SmolStr::from).collect(),
+        remove_labels: message.remove_labels.iter().map(SmolStr::from).collect(),
+        task: message.task.as_ref().map(wire::task).transpose().map_err(invalid)?,
+    })
+}
+
+/// A time from another clock may run a little ahead of ours; further ahead it would keep a login fresh for ever.
+pub(super) fn not_in_the_future(at_ms: i64, now: Now) -> Result<i64, Status> {
+    if at_ms > now.wall_ms.saturating_add(SKEW_MAX_MS) {
+        return Err(Status::invalid_argument("a time lies more than 60 s in the future; check the clocks"));
+    }
+    // What is a little ahead counts as now: it must not outrank what comes in the meantime.
+    Ok(at_ms.min(now.wall_ms))
+}
+
+fn table_full() -> Status {
+    Status::resource_exhausted(
+        "no place to remember this: what this node knows is ended, what it does not know may come back; try again later",
+    )
+}
+
+fn refuse(fault: &OpenFault) -> Status {
+    match fault {
+        OpenFault::Exists(_) => Status::already_exists(fault.to_string()),
+        OpenFault::Ended(_) | OpenFault::Expired(_) => Status::failed_precondition(fault.to_string()),
+        OpenFault::Unknown(_) => Status::not_found(fault.to_string()),
+        OpenFault::TooMuch => Status::invalid_argument(fault.to_string()),
+        OpenFault::RevocationsFull => Status::resource_exhausted(fault.to_string()),
+    }
+}

@@ -1,0 +1,24 @@
+//! The Cardea service: listeners, workers, doors and what they stand on.
+//!
+//! The shell (this crate) owns everything that touches the world: time, sockets, files, threads. What a
+//! decision means lives in `cardea-core`, which knows none of it.
+
+pub mod audit;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod doors;
+pub mod http;
+pub mod limits;
+pub mod listen;
+pub mod log;
+pub mod metrics;
+pub mod pipeline;
+pub mod router;
+pub mod run;
+pub mod serve;
+pub mod shutdown;
+pub mod state;
+pub mod supervise;
+pub mod watch;
+pub mod workers;

@@ -1,0 +1,167 @@
+//! A decision on its way into the audit: shared pieces on the hot path, text on the writer's thread.
+
+use std::sync::Arc;
+
+use cardea_core::attempt::Attempt;
+use cardea_core::reason::{Reason, ReasonCode};
+use cardea_core::verdict::{FactValue, Verdict};
+use cardea_policy_store::engine::Uid;
+use cardea_policy_store::snapshot::Snapshot;
+use smol_str::{SmolStr, ToSmolStr};
+use uuid::Uuid;
+
+use super::{Ages, Door};
+use crate::audit::IntoBody;
+use crate::audit::record::{self, Body, DecisionRecord, Entity};
+use crate::doors::decision;
+
+/// What a door saw of something that is no attempt; texts cut to 256 bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Type and id of the principal.
+    pub principal: Option<(SmolStr, SmolStr)>,
+    /// Type and id of the action.
+    pub action: Option<(SmolStr, SmolStr)>,
+    /// Type and id of the resource.
+    pub resource: Option<(SmolStr, SmolStr)>,
+    /// The caller's own id.
+    pub attempt_id: SmolStr,
+    /// The session.
+    pub session_id: SmolStr,
+}
+
+impl Seen {
+    /// A text from outside, cut at a character so that it has at most 256 bytes.
+    #[must_use]
+    pub fn text(text: &str) -> SmolStr {
+        const BYTES_MAX: usize = 256;
+        let end = (0..=text.len().min(BYTES_MAX)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        SmolStr::new(text.get(..end).unwrap_or(""))
+    }
+
+    /// A reference from outside; `None` if both parts are empty.
+    #[must_use]
+    pub fn reference((type_name, id): (&str, &str)) -> Option<(SmolStr, SmolStr)> {
+        (!type_name.is_empty() || !id.is_empty()).then(|| (Self::text(type_name), Self::text(id)))
+    }
+}
+
+pub(super) struct Decided {
+    pub(super) id: Uuid,
+    pub(super) door: Door,
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    pub(super) attempt: Option<Attempt>,
+    pub(super) seen: Seen,
+    pub(super) verdict: Verdict,
+    pub(super) state_version: u64,
+    pub(super) ages: Ages,
+    pub(super) elapsed_ns: u64,
+}
+
+impl IntoBody for Decided {
+    fn into_body(self: Box<Self>) -> Body {
+        let Self { id, door, snapshot, attempt, seen, verdict, state_version, ages, elapsed_ns } = *self;
+        let snapshot = snapshot.as_deref();
+        let names = |policies: &[u32]| -> Vec<SmolStr> {
+            let policy = |at: &u32| Some(snapshot?.policy(*at)?.id.clone());
+            policies.iter().filter_map(policy).collect()
+        };
+        let errored: Vec<u32> = verdict.errors().iter().map(|(at, _)| *at).collect();
+        let requirement = |at: &u16| Some(snapshot?.requirement(*at)?.0.clone());
+        let obligation = |at: &u32| snapshot?.policy(*at)?.obligation.clone();
+        let hops =
+            attempt.iter().flat_map(Attempt::hops).zip(verdict.hops()).map(|(uid, hop)| record::HopVerdict {
+                principal: Some(entity(uid)),
+                decision: decision(hop.decision),
+                determining_policies: names(&hop.determining),
+            });
+        Body::Decision(DecisionRecord {
+            decision_id: id.hyphenated().to_smolstr(),
+            attempt_id: attempt
+                .as_ref()
+                .map_or_else(|| seen.attempt_id.clone(), |attempt| attempt.id.clone()),
+            door: SmolStr::new_static(door.name()),
+            principal: attempt
+                .as_ref()
+                .map_or_else(|| raw(seen.principal), |attempt| Some(entity(&attempt.principal))),
+            action: attempt
+                .as_ref()
+                .map_or_else(|| raw(seen.action), |attempt| Some(entity(&attempt.action.uid))),
+            resource: attempt
+                .as_ref()
+                .map_or_else(|| raw(seen.resource), |attempt| Some(entity(&attempt.resource))),
+            session_id: attempt
+                .as_ref()
+                .map_or(seen.session_id, |attempt| attempt.session_id.clone().unwrap_or_default()),
+            delegation: attempt.iter().flat_map(|attempt| attempt.delegation.iter().map(entity)).collect(),
+            decision: decision(verdict.decision()),
+            reasons: verdict.reasons().iter().map(|reason| spoken(*reason, &verdict, snapshot)).collect(),
+            determining_policies: names(verdict.determining()),
+            policy_errors: names(&errored),
+            step_up: verdict.requirements().iter().filter_map(requirement).collect(),
+            obligations: verdict.obligations().iter().filter_map(obligation).collect(),
+            evidence: verdict.evidence().iter().map(evidence).collect(),
+            basis: Some(record::Basis {
+                revision: snapshot.map_or(0, |snapshot| snapshot.settings().revision),
+                digest: snapshot.map(|snapshot| snapshot.digest().clone()).unwrap_or_default(),
+                state_version,
+                ages: ages
+                    .iter()
+                    .map(|(group, age_ms)| record::FactAge {
+                        fact: SmolStr::new_static(group.name()),
+                        age_ms: *age_ms,
+                    })
+                    .collect(),
+            }),
+            latency_ns: elapsed_ns,
+            hops: hops.collect(),
+            severity: verdict
+                .determining()
+                .iter()
+                .find_map(|at| snapshot?.policy(*at)?.severity.clone())
+                .unwrap_or_default(),
+        })
+    }
+}
+
+/// An entity id as records show it.
+#[must_use]
+pub fn entity(uid: &Uid) -> Entity {
+    Entity { type_name: uid.type_text().into(), id: uid.id().into() }
+}
+
+fn raw(seen: Option<(SmolStr, SmolStr)>) -> Option<Entity> {
+    seen.map(|(type_name, id)| Entity { type_name, id })
+}
+
+fn spoken(reason: Reason, verdict: &Verdict, snapshot: Option<&Snapshot>) -> record::Reason {
+    let message = reason_text(reason, verdict, snapshot);
+    record::Reason { code: crate::doors::reason_code(reason.code), message: message.into() }
+}
+
+/// What to tell the caller: the policy's own words, else what the door found, else the code's sentence.
+pub(crate) fn reason_text<'t>(
+    reason: Reason,
+    verdict: &'t Verdict,
+    snapshot: Option<&'t Snapshot>,
+) -> &'t str {
+    let by_policy = reason.policy.and_then(|at| snapshot?.policy(at)?.reason.as_deref());
+    // An errored policy's reason speaks of a condition that nobody knows to hold.
+    let by_policy = by_policy.filter(|_| reason.code != ReasonCode::PolicyErrored);
+    by_policy.or_else(|| verdict.message()).unwrap_or_else(|| reason.code.sentence())
+}
+
+fn evidence(evidence: &cardea_core::verdict::Evidence) -> record::Evidence {
+    record::Evidence {
+        fact: evidence.fact.path().into(),
+        value: match &evidence.value {
+            FactValue::Bool(value) => record::Value::Bool(*value),
+            FactValue::Long(value) => record::Value::Long(*value),
+            FactValue::Text(value) => record::Value::String(value.clone()),
+            FactValue::Texts(values) => {
+                record::Value::Set(values.iter().cloned().map(record::Value::String).collect())
+            }
+        },
+        why: evidence.why.as_str().into(),
+    }
+}

@@ -1,0 +1,331 @@
+//! The one path from an attempt to a verdict.
+//!
+//! Every door calls [`Pipeline::judge`]; no door decides anything itself. Facts come from memory; a missing fact is
+//! itself a fact. A verdict is released only when its record has a place in the audit queue; a full queue follows
+//! `audit.when_full`. One snapshot serves the whole decision.
+//! Never does: awaiting, network reads, retries, logging of identities.
+
+mod entry;
+mod outcomes;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use cardea_core::attempt::{Attempt, NotAnAttempt};
+use cardea_core::decide::{Question, decide};
+use cardea_core::facts::Facts;
+use cardea_core::reason::ReasonCode;
+use cardea_core::time::Now;
+use cardea_core::verdict::Verdict;
+use cardea_policy_store::fragment::Group;
+use cardea_policy_store::snapshot::Snapshot;
+use cardea_policy_store::store::PolicyStore;
+use smallvec::SmallVec;
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use crate::audit::record::{Body, SessionRecord};
+use crate::audit::{Audit, Place};
+use crate::clock::Clock;
+use crate::metrics::{ActionLabels, Cell, Labels, Metrics};
+use crate::state::{Learned, State};
+
+pub(crate) use entry::reason_text;
+pub use entry::{Seen, entity};
+
+/// Where attempts come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Native gRPC.
+    Grpc,
+    /// Envoy external authorization.
+    ExtAuthz,
+}
+
+impl Door {
+    /// Names, in the order of the variants; for records and metrics.
+    pub const NAMES: [&'static str; 2] = ["grpc", "ext_authz"];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::ExtAuthz => "ext_authz",
+        }
+    }
+}
+
+/// The names that decisions are counted under.
+#[must_use]
+pub fn labels(shards: usize) -> Labels {
+    Labels { doors: &Door::NAMES, outcomes: &outcomes::NAMES, shards }
+}
+
+/// See the module. Shared by all workers.
+#[derive(Debug)]
+pub struct Pipeline {
+    policy: Arc<PolicyStore>,
+    state: Arc<State>,
+    audit: Arc<Audit>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    /// Metric labels of the actions of one revision.
+    actions: ArcSwap<(u64, ActionLabels)>,
+}
+
+/// A door could not make an attempt of what it was sent; what it saw goes into the record.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub fault: NotAnAttempt,
+    /// What it saw.
+    pub seen: Seen,
+}
+
+/// A verdict with what it rests on, for a door to put into its own words.
+#[derive(Debug)]
+pub struct Judgement<'j> {
+    /// Names the decision.
+    pub id: Uuid,
+    /// The snapshot that judged; `None` if there is none.
+    pub snapshot: Option<&'j Snapshot>,
+    /// The attempt; `None` if the door could not make one.
+    pub attempt: Option<&'j Attempt>,
+    /// The answer.
+    pub verdict: &'j Verdict,
+    /// Version of the state that it rests on.
+    pub state_version: u64,
+    /// Ages of the groups of facts that were used, in milliseconds.
+    pub ages: &'j [(Group, u64)],
+    /// The risk score of the principal, if a candidate read it.
+    pub risk: Option<u8>,
+}
+
+type Ages = SmallVec<[(Group, u64); 4]>;
+
+impl Pipeline {
+    /// Joins the parts.
+    #[must_use]
+    pub fn new(
+        policy: Arc<PolicyStore>,
+        state: Arc<State>,
+        audit: Arc<Audit>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Self {
+        let actions = ArcSwap::from_pointee((0, ActionLabels::default()));
+        Self { policy, state, audit, metrics, clock, actions }
+    }
+
+    /// Judges one attempt: `attempt` makes it from what the door was sent, `answer` puts the verdict into the door's
+    /// words. The answer is handed out only once its record has its place.
+    pub fn judge<R>(
+        &self,
+        door: Door,
+        attempt: impl FnOnce(&Snapshot) -> Result<Attempt, Box<Refused>>,
+        answer: impl FnOnce(&Judgement<'_>) -> R,
+    ) -> R {
+        let now = self.clock.now();
+        let place = match self.audit.admit() {
+            Ok(place) => place,
+            Err(_full) => {
+                self.metrics.audit_refusals.increment(1);
+                return self.unrecorded(door, now, answer);
+            }
+        };
+        let current = self.policy.snapshot();
+        let (made, seen) = match &current {
+            None => (Err(Verdict::deny(ReasonCode::NoPolicy)), Seen::default()),
+            Some(snapshot) => match attempt(snapshot) {
+                Ok(attempt) => (Ok(attempt), Seen::default()),
+                Err(refused) => {
+                    (Err(Verdict::deny_because(refused.fault.code, refused.fault.message)), refused.seen)
+                }
+            },
+        };
+        let (verdict, basis, attempt) = match (made, &current) {
+            (Ok(attempt), Some(snapshot)) => {
+                let (verdict, basis) = self.decide(snapshot, &attempt, now);
+                (verdict, basis, Some(attempt))
+            }
+            (Err(verdict), _) => {
+                (verdict, Basis { state_version: self.state.version(), ..Basis::default() }, None)
+            }
+            (Ok(_), None) => (Verdict::deny(ReasonCode::NoPolicy), Basis::default(), None),
+        };
+        let id = decision_id(now);
+        let elapsed_ns = self.clock.mono_ns().saturating_sub(now.mono_ns);
+        self.count(door, current.as_deref(), attempt.as_ref(), &verdict, elapsed_ns);
+        let said = answer(&Judgement {
+            id,
+            snapshot: current.as_deref(),
+            attempt: attempt.as_ref(),
+            verdict: &verdict,
+            state_version: basis.state_version,
+            ages: &basis.ages,
+            risk: basis.risk,
+        });
+        if let Some(place) = place {
+            let Basis { state_version, ages, .. } = basis;
+            let entry = entry::Decided {
+                id,
+                door,
+                snapshot: current,
+                attempt,
+                seen,
+                verdict,
+                state_version,
+                ages,
+                elapsed_ns,
+            };
+            place.fill(wall_ms(now), Box::new(entry));
+        } else {
+            // `admit` has counted it; a gap record will tell.
+            self.metrics.audit_gaps.increment(1);
+        }
+        said
+    }
+
+    fn decide(&self, snapshot: &Snapshot, attempt: &Attempt, now: Now) -> (Verdict, Basis) {
+        let question = Question::new(snapshot, attempt);
+        let (facts, learned) = self.state.gather(&question, now);
+        if let Some(Learned { session, version, change }) = learned {
+            let change = SessionRecord {
+                session_id: session.id.clone(),
+                principal: Some(entity(&session.principal)),
+                change: SmolStr::new_static(change),
+                state_version: version,
+                reason: SmolStr::default(),
+            };
+            self.record(Body::Session(change), now);
+        }
+        let verdict = decide(&question, &facts, now);
+        // What was disqualified neither keeps a session awake nor counts against its owner.
+        if verdict.policy_was_asked() {
+            self.state.note(attempt, verdict.decision(), now);
+        }
+        let basis = Basis::of(&question, &facts, now);
+        (verdict, basis)
+    }
+
+    /// Deny for want of a place in the audit queue; the only verdict without a record, and counted.
+    #[cold]
+    fn unrecorded<R>(&self, door: Door, now: Now, answer: impl FnOnce(&Judgement<'_>) -> R) -> R {
+        let verdict = Verdict::deny(ReasonCode::AuditFull);
+        self.count(door, None, None, &verdict, self.clock.mono_ns().saturating_sub(now.mono_ns));
+        answer(&Judgement {
+            id: decision_id(now),
+            snapshot: None,
+            attempt: None,
+            verdict: &verdict,
+            state_version: self.state.version(),
+            ages: &[],
+            risk: None,
+        })
+    }
+
+    /// Records a change of state. A change is never held back for want of a place: most of them close doors. What
+    /// cannot be recorded is counted, and a gap record tells.
+    pub fn record(&self, body: Body, now: Now) {
+        match self.audit.reserve() {
+            Ok(place) => Place::fill_body(place, wall_ms(now), body),
+            Err(_full) => {
+                self.audit.count_lost();
+                self.metrics.audit_gaps.increment(1);
+            }
+        }
+    }
+
+    fn count(
+        &self,
+        door: Door,
+        snapshot: Option<&Snapshot>,
+        attempt: Option<&Attempt>,
+        verdict: &Verdict,
+        elapsed_ns: u64,
+    ) {
+        let labels = self.actions.load();
+        let action = match (snapshot, attempt.and_then(|attempt| attempt.action.number)) {
+            (Some(snapshot), Some(number)) if snapshot.settings().revision == labels.0 => {
+                labels.1.get(number)
+            }
+            _ => crate::metrics::ActionLabel::default(),
+        };
+        let outcome = outcomes::of(verdict);
+        let candidates = usize::try_from(verdict.candidates()).unwrap_or(usize::MAX);
+        self.metrics.decisions.count(Cell { door: door as usize, outcome, action }, candidates, elapsed_ns);
+        if !verdict.errors().is_empty() {
+            self.metrics.policy_errors.increment(verdict.errors().len() as u64);
+        }
+    }
+
+    /// Prepares metric labels for a snapshot that came into force.
+    pub fn label_actions(&self, snapshot: &Snapshot) {
+        let names: Vec<String> = snapshot.actions().iter().map(|action| action.uid.id().to_owned()).collect();
+        let labels = self.metrics.decisions.label_actions(names.iter().map(String::as_str));
+        self.actions.store(Arc::new((snapshot.settings().revision, labels)));
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// What this node knows.
+    #[must_use]
+    pub fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &Arc<PolicyStore> {
+        &self.policy
+    }
+
+    /// The audit.
+    #[must_use]
+    pub fn audit(&self) -> &Arc<Audit> {
+        &self.audit
+    }
+
+    /// The metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+}
+
+#[derive(Default)]
+struct Basis {
+    state_version: u64,
+    ages: Ages,
+    risk: Option<u8>,
+}
+
+impl Basis {
+    fn of(question: &Question<'_>, facts: &Facts, now: Now) -> Self {
+        let needs = question.needs();
+        let ages = if needs.is_empty() {
+            Ages::new()
+        } else {
+            let used = Group::ALL.into_iter().filter(|group| needs.reads_any(*group));
+            used.filter_map(|group| Some((group, facts.age_ms(group, question.attempt(), now)?))).collect()
+        };
+        let risk = facts.hops.last().and_then(|hop| hop.risk.as_deref()).map(|risk| risk.score(now));
+        Self { state_version: facts.state_version, ages, risk }
+    }
+}
+
+fn wall_ms(now: Now) -> u64 {
+    u64::try_from(now.wall_ms).unwrap_or(0)
+}
+
+/// A UUIDv7 (RFC 9562 section 5.7): the time, then random bits that are unique, not secret.
+fn decision_id(now: Now) -> Uuid {
+    let random = fastrand::u128(..).to_le_bytes();
+    let [a, b, c, d, e, f, g, h, i, j, ..] = random;
+    uuid::Builder::from_unix_timestamp_millis(wall_ms(now), &[a, b, c, d, e, f, g, h, i, j]).into_uuid()
+}

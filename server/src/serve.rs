@@ -1,0 +1,265 @@
+//! Joins the parts into a running service.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use cardea_policy_store::store::PolicyStore;
+use cardea_proto::v1;
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
+
+use crate::audit::{Audit, AuditConfig, AuditStreams, FLUSH_INTERVAL_DEFAULT, WhenFull};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::doors::ext_authz::{ExtAuthzConfig, ExtAuthzDoor};
+use crate::doors::{AdminDoor, NativeDoor, SessionDoor, SignalDoor};
+use crate::http::Pages;
+use crate::limits;
+use crate::listen::{Listeners, Tls};
+use crate::metrics::Metrics;
+use crate::pipeline::{self, Pipeline};
+use crate::router::Router;
+use crate::run::{self, Parts};
+use crate::shutdown::Shutdown;
+use crate::state::{Capacity, State};
+use crate::supervise::{Deaths, Supervisor};
+use crate::watch::BundleWatch;
+use crate::workers::Shared;
+
+/// A service that is ready to run: everything is bound, loaded and open.
+pub struct Service {
+    /// Where gRPC is served.
+    pub grpc: Vec<SocketAddr>,
+    /// The Unix socket.
+    pub uds: Option<PathBuf>,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub http: Option<SocketAddr>,
+    /// Where the audit records are.
+    pub audit_dir: PathBuf,
+    /// Ends it.
+    pub shutdown: Shutdown,
+    parts: Joined,
+}
+
+struct Joined {
+    config: Config,
+    listeners: Listeners,
+    http: Option<std::net::TcpListener>,
+    pipeline: Arc<Pipeline>,
+    bundles: Arc<BundleWatch>,
+    tls: Option<Arc<Tls>>,
+    supervisor: Supervisor,
+    deaths: Deaths,
+}
+
+impl Service {
+    /// Loads the bundle, opens the audit, binds the listeners.
+    ///
+    /// A bundle that cannot be loaded does not keep the service from starting: it answers deny, is not ready, and
+    /// goes on looking; the fault is in Status and in the log.
+    ///
+    /// # Errors
+    /// What cannot be opened or bound.
+    pub fn prepare(config: Config) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            config.bundle.allow_unsigned,
+            "the bundle directory `{}` carries no signature; to serve it all the same give --allow-unsigned, or set \
+             `allow_unsigned = true` under [bundle]",
+            config.bundle.dir.display()
+        );
+        let shutdown = Shutdown::new();
+        let metrics = Arc::new(Metrics::new(pipeline::labels(config.workers.threads())));
+        let (supervisor, deaths) = Supervisor::new(shutdown.clone(), metrics.panics.clone());
+        let clock = Clock::machine();
+        let audit = open_audit(&config, &clock)?;
+        let state = Arc::new(State::new(Capacity {
+            sessions: u64::try_from(config.state.sessions_max)?,
+            subjects: config.state.risk_subjects_max,
+            revocations: config.state.revocations_max,
+        }));
+        let policy = Arc::new(PolicyStore::default());
+        let pipeline = Arc::new(Pipeline::new(policy, state, audit, Arc::clone(&metrics), clock));
+        let bundles = Arc::new(BundleWatch::new(config.bundle.dir.clone(), Arc::clone(&pipeline)));
+        if bundles.load().is_err() {
+            tracing::error!("no bundle is in force: every attempt is denied until one can be loaded");
+        }
+        let tls = config.tls.as_ref().map(|files| Tls::load(files, metrics)).transpose()?.map(Arc::new);
+        let listeners = Listeners::bind(&config.listen)?;
+        let http = config.listen.http.map(crate::http::bind).transpose()?;
+        Ok(Self {
+            grpc: listeners.addresses(),
+            uds: config.listen.uds.clone(),
+            http: http.as_ref().and_then(|listener| listener.local_addr().ok()),
+            audit_dir: config.audit.dir.clone(),
+            shutdown,
+            parts: Joined { config, listeners, http, pipeline, bundles, tls, supervisor, deaths },
+        })
+    }
+
+    /// Lets SIGTERM and SIGINT drain the service, and a second one abort it. Needs a runtime.
+    ///
+    /// # Errors
+    /// When the operating system refuses a signal handler.
+    pub fn end_on_signals(&self) -> std::io::Result<()> {
+        let heard = crate::shutdown::on_signals(self.shutdown.clone())?;
+        self.parts.supervisor.task("signals", heard);
+        Ok(())
+    }
+
+    /// Serves until the process drains or aborts, then writes the last records.
+    ///
+    /// # Errors
+    /// With the first essential part that died.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let Joined { config, listeners, http, pipeline, bundles, tls, supervisor, mut deaths } = self.parts;
+        let shutdown = self.shutdown;
+        let watched = (Arc::clone(&bundles), shutdown.clone());
+        let _watching = supervisor.thread("bundle-watch".to_owned(), move || watched.0.run(&watched.1))?;
+        if let Some(listener) = http {
+            let pages = Arc::new(pages(Arc::clone(&pipeline)));
+            supervisor.task("http", crate::http::serve(listener, pages, supervisor.clone()));
+        }
+        let audit = Arc::clone(pipeline.audit());
+        let metrics = Arc::clone(pipeline.metrics());
+        let trust_xfcc = config.ext_authz.trust_xfcc;
+        let streams = Arc::new(AuditStreams::new(Arc::clone(&audit)));
+        let health = health(Arc::clone(&pipeline), &supervisor).await;
+        let parts = Parts {
+            listeners,
+            threads: config.workers.threads(),
+            connections_max: limits::CONNECTIONS_MAX,
+            make: move |_worker| router(&pipeline, &bundles, &streams, &health, trust_xfcc),
+            shared: Shared { tls, metrics, supervisor },
+        };
+        let ended = run::until_stopped(parts, &mut deaths).await;
+        audit.close().context("the last audit records could not be written")?;
+        ended.map_err(anyhow::Error::from)
+    }
+}
+
+fn open_audit(config: &Config, clock: &Clock) -> anyhow::Result<Arc<Audit>> {
+    let clock = clock.clone();
+    let audit = AuditConfig {
+        dir: config.audit.dir.clone(),
+        queue_max: config.audit.queue_max,
+        when_full: match config.audit.when_full {
+            crate::config::WhenFull::Deny => WhenFull::Deny,
+            crate::config::WhenFull::CountGap => WhenFull::CountGap,
+        },
+        segment_bytes_max: config.audit.segment_mb.saturating_mul(1 << 20),
+        flush_interval: FLUSH_INTERVAL_DEFAULT,
+    };
+    let wall = Box::new(move || u64::try_from(clock.now().wall_ms).unwrap_or(0));
+    Ok(Arc::new(Audit::open(&audit, wall)?))
+}
+
+fn pages(pipeline: Arc<Pipeline>) -> Pages {
+    let ready = Arc::clone(&pipeline);
+    Pages {
+        metrics: Box::new(move || {
+            refresh(&pipeline);
+            pipeline.metrics().render()
+        }),
+        ready: Box::new(move || match ready.policy().snapshot() {
+            Some(_) => Ok(()),
+            None => Err("no policy bundle is in force; see the log for what is wrong with it".to_owned()),
+        }),
+    }
+}
+
+/// Gauges that are read, not counted.
+#[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
+fn refresh(pipeline: &Pipeline) {
+    let usage = pipeline.state().usage();
+    let metrics = pipeline.metrics();
+    metrics.sessions.set(usage.sessions as f64);
+    metrics.risk_subjects.set(usage.subjects as f64);
+    metrics.revocations.set(usage.revocations as f64);
+    let stats = pipeline.audit().stats();
+    metrics.audit_queue_depth.set(stats.queued as f64);
+    metrics.audit_records.absolute(stats.last_sequence);
+}
+
+type HealthServer = tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>;
+
+/// Names that `grpc.health.v1` answers for; the empty one is the server as a whole.
+const HEALTH_NAMES: [&str; 7] = [
+    "",
+    "cardea.v1.DecisionService",
+    "cardea.v1.SessionService",
+    "cardea.v1.SignalService",
+    "cardea.v1.AuditService",
+    "cardea.v1.AdminService",
+    "envoy.service.auth.v3.Authorization",
+];
+
+/// `grpc.health.v1`, one table for all workers: serving as long as a bundle is in force.
+async fn health(pipeline: Arc<Pipeline>, supervisor: &Supervisor) -> HealthServer {
+    let reporter = tonic_health::server::HealthReporter::new();
+    let service = tonic_health::server::HealthService::from_health_reporter(reporter.clone());
+    let mut told = report(&reporter, &pipeline).await;
+    let shutdown = supervisor.shutdown().clone();
+    supervisor.task("health", async move {
+        while shutdown.phase() == crate::shutdown::Phase::Running {
+            tokio::time::sleep(limits::HEALTH_INTERVAL).await;
+            if pipeline.policy().snapshot().is_some() != told {
+                told = report(&reporter, &pipeline).await;
+            }
+        }
+        Ok::<(), std::convert::Infallible>(())
+    });
+    HealthServer::new(service)
+}
+
+async fn report(reporter: &tonic_health::server::HealthReporter, pipeline: &Pipeline) -> bool {
+    let serves = pipeline.policy().snapshot().is_some();
+    let status =
+        if serves { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+    for name in HEALTH_NAMES {
+        reporter.set_service_status(name, status).await;
+    }
+    serves
+}
+
+fn router(
+    pipeline: &Arc<Pipeline>,
+    bundles: &Arc<BundleWatch>,
+    streams: &Arc<AuditStreams>,
+    health: &HealthServer,
+    trust_xfcc: bool,
+) -> Router {
+    let max = limits::GRPC_MESSAGE_BYTES_MAX;
+    let native =
+        v1::decision_service_server::DecisionServiceServer::new(NativeDoor::new(Arc::clone(pipeline)));
+    let sessions =
+        v1::session_service_server::SessionServiceServer::new(SessionDoor::new(Arc::clone(pipeline)));
+    let signals = v1::signal_service_server::SignalServiceServer::new(SignalDoor::new(Arc::clone(pipeline)));
+    let admin = AdminDoor::new(Arc::clone(pipeline), Arc::clone(bundles));
+    let config = ExtAuthzConfig { trust_xfcc, ..ExtAuthzConfig::default() };
+    let ext_authz = AuthorizationServer::new(ExtAuthzDoor::new(Arc::clone(pipeline), config));
+    let router = Router::builder()
+        .service(native.max_decoding_message_size(max))
+        .service(ext_authz.max_decoding_message_size(max))
+        .service(sessions.max_decoding_message_size(max))
+        .service(signals.max_decoding_message_size(max))
+        .service(
+            v1::audit_service_server::AuditServiceServer::from_arc(Arc::clone(streams))
+                .max_decoding_message_size(max),
+        )
+        .service(v1::admin_service_server::AdminServiceServer::new(admin).max_decoding_message_size(max))
+        .service(health.clone());
+    // Built from the descriptors that this crate compiles; the two versions are the ones that tools ask for.
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(cardea_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    match (reflection().build_v1(), reflection().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => router.service(v1).service(v1alpha).build(),
+        (Err(error), _) | (_, Err(error)) => {
+            tracing::error!(%error, "no server reflection");
+            router.build()
+        }
+    }
+}

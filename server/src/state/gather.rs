@@ -1,0 +1,209 @@
+//! Gathers the facts of one attempt: what the candidates read, and what disqualifies before any policy.
+//!
+//! Nothing is learned from an attempt that will be disqualified: no session is opened or refreshed for a stranger, a
+//! disabled principal, or an expired token.
+
+use std::sync::Arc;
+
+use cardea_core::attempt::{Attempt, Token};
+use cardea_core::decide::Question;
+use cardea_core::facts::{Behavior, Facts, HopFacts, SessionFacts};
+use cardea_core::session::{Session, Status};
+use cardea_core::time::Now;
+use cardea_policy_store::fragment::Group;
+use cardea_policy_store::settings::Settings;
+use smallvec::SmallVec;
+use smol_str::SmolStr;
+
+use super::{SessionChange, State, Subject};
+
+/// How far another clock may run ahead of ours, in milliseconds.
+pub const SKEW_MAX_MS: i64 = 60_000;
+
+/// A session that the attempt's token opened or brought up to date.
+#[derive(Clone, Debug)]
+pub struct Learned {
+    /// The session as it is now.
+    pub session: Arc<Session>,
+    /// State version of the change.
+    pub version: u64,
+    /// `opened_from_token` or `refreshed_from_token`.
+    pub change: &'static str,
+}
+
+type Subjects = SmallVec<[Option<Subject>; 2]>;
+
+impl State {
+    /// What this node knows about the question, and what it learned from the attempt's token.
+    #[must_use]
+    pub fn gather(&self, question: &Question<'_>, now: Now) -> (Facts, Option<Learned>) {
+        // Read first: what is read after it is at least this new.
+        let state_version = self.version();
+        let attempt = question.attempt();
+        let reads_risk = question.needs().reads_any(Group::Risk);
+        let subjects: Subjects = attempt.hops().map(|hop| self.subjects.get(hop)).collect();
+        let hops = subjects
+            .iter()
+            .map(|subject| match subject {
+                Some(subject) => HopFacts {
+                    disabled: subject.is_disabled(),
+                    risk: subject.risk.clone().filter(|_| reads_risk),
+                },
+                None => HopFacts::default(),
+            })
+            .collect();
+        let (session, learned) = self.session_facts(attempt, &subjects, question.snapshot().settings(), now);
+        (Facts { session, hops, state_version }, learned)
+    }
+
+    fn session_facts(
+        &self,
+        attempt: &Attempt,
+        subjects: &Subjects,
+        settings: &Settings,
+        now: Now,
+    ) -> (SessionFacts, Option<Learned>) {
+        let Some(id) = &attempt.session_id else { return (SessionFacts::Unknown, None) };
+        // Asked first, for known sessions too: an opener may have passed an ender.
+        if self.revoked.get(id.as_str()).is_some() {
+            return (SessionFacts::Revoked, None);
+        }
+        match self.session(id) {
+            Some((session, behavior)) => {
+                self.known_session(attempt, subjects, session, behavior, settings, now)
+            }
+            None => self.unknown_session(id, attempt, subjects, settings, now),
+        }
+    }
+
+    fn known_session(
+        &self,
+        attempt: &Attempt,
+        subjects: &Subjects,
+        session: Arc<Session>,
+        behavior: Behavior,
+        settings: &Settings,
+        now: Now,
+    ) -> (SessionFacts, Option<Learned>) {
+        let own = self.subjects.get(&session.principal);
+        // Ending one hop's sessions ends what runs below it.
+        let cutoff = subjects.iter().chain([&own]).flatten().filter_map(|subject| subject.cutoff_ms).max();
+        if cutoff.is_some_and(|cutoff| session.opened_ms <= cutoff) {
+            return (SessionFacts::Revoked, None);
+        }
+        let is_live =
+            session.status(behavior.last_seen_ms, settings.sessions.idle_max_s, now) == Status::Live;
+        let is_owner = attempt.hops().any(|hop| *hop == session.principal);
+        let learned = match usable_token(attempt, subjects, settings, now) {
+            Some(token) if is_live && is_owner => self.refreshed(&session, token, now),
+            _ => None,
+        };
+        let session = learned.as_ref().map_or(session, |learned| Arc::clone(&learned.session));
+        let changed_ms = own.and_then(|subject| subject.credential_ms);
+        // Whoever opens a session without telling of a login vouches for the credential as it is then.
+        let proven_ms = session.authenticated_ms.unwrap_or(session.opened_ms);
+        let is_stale = changed_ms.is_some_and(|changed| proven_ms < changed);
+        let session = if is_stale && !session.credential_changed {
+            let mut stale = Session::clone(&session);
+            stale.credential_changed = true;
+            Arc::new(stale)
+        } else {
+            session
+        };
+        (SessionFacts::Known(session, behavior), learned)
+    }
+
+    /// A token from a newer login than the session knows brings the session up to date: that is how a step-up is met
+    /// behind a gateway.
+    fn refreshed(&self, session: &Session, token: &Token, now: Now) -> Option<Learned> {
+        let login = login(token, now)?;
+        if session.authenticated_ms.is_some_and(|known| known >= login.authenticated_ms.unwrap_or(known)) {
+            return None;
+        }
+        let (session, version) = self.change(&session.id, &login, now).ok()?;
+        Some(Learned { session, version, change: "refreshed_from_token" })
+    }
+
+    fn unknown_session(
+        &self,
+        id: &SmolStr,
+        attempt: &Attempt,
+        subjects: &Subjects,
+        settings: &Settings,
+        now: Now,
+    ) -> (SessionFacts, Option<Learned>) {
+        let life_ms = life_ms(settings);
+        if self.forgets_revocations(now) {
+            return (SessionFacts::Untellable, None);
+        }
+        // It may be one of those that were ended with all of somebody's sessions, and then dropped from memory.
+        let cutoff = subjects.iter().flatten().filter_map(|subject| subject.cutoff_ms).max();
+        let issued_ms = attempt.token.as_ref().and_then(|token| token.issued_ms);
+        let in_force = cutoff.filter(|cutoff| cutoff.saturating_add(life_ms) > now.wall_ms);
+        if in_force.is_some_and(|cutoff| issued_ms.is_none_or(|issued| issued <= cutoff)) {
+            return (SessionFacts::Revoked, None);
+        }
+        let Some(token) = usable_token(attempt, subjects, settings, now) else {
+            return (SessionFacts::Unknown, None);
+        };
+        // That a session was ended is remembered for one life; an older token could outlast that memory.
+        if issued_ms.is_none_or(|issued| issued.saturating_add(life_ms) <= now.wall_ms) {
+            return (SessionFacts::Unknown, None);
+        }
+        let expires_ms = now.wall_ms.saturating_add(life_ms);
+        let mut session = Session::open(id.clone(), attempt.principal.clone(), expires_ms, now);
+        if let Some(login) = login(token, now) {
+            login.apply(&mut session, now);
+        }
+        // A token vouches for the credential as it was when it was issued.
+        let changed_ms = subjects.last().and_then(|own| own.as_ref()?.credential_ms);
+        let proven_ms = session.authenticated_ms.or(issued_ms);
+        session.credential_changed =
+            changed_ms.is_some_and(|changed| proven_ms.is_none_or(|at| at < changed));
+        match self.open(session, settings.sessions.idle_max_s, now) {
+            Ok((session, version)) => {
+                let learned = Learned { session: Arc::clone(&session), version, change: "opened_from_token" };
+                let behavior = Behavior { last_seen_ms: now.wall_ms, ..Behavior::default() };
+                let (facts, _) = self.known_session(attempt, subjects, session, behavior, settings, now);
+                (facts, Some(learned))
+            }
+            // Somebody else opened or ended it meanwhile.
+            Err(_) => match self.session(id) {
+                Some((session, behavior)) if self.revoked.get(id.as_str()).is_none() => {
+                    (SessionFacts::Known(session, behavior), None)
+                }
+                _ => (SessionFacts::Untellable, None),
+            },
+        }
+    }
+}
+
+/// The attempt's token, if sessions may learn from it.
+fn usable_token<'a>(
+    attempt: &'a Attempt,
+    subjects: &Subjects,
+    settings: &Settings,
+    now: Now,
+) -> Option<&'a Token> {
+    let token = attempt.token.as_deref()?;
+    let is_over = token.expires_ms.is_some_and(|end| end <= now.wall_ms);
+    let is_disabled = subjects.iter().flatten().any(Subject::is_disabled);
+    (settings.sessions.open_from_token && !is_over && !is_disabled).then_some(token)
+}
+
+/// What a token tells of its owner's last login; nothing if that lies in the future, where it would stay fresh.
+fn login(token: &Token, now: Now) -> Option<SessionChange> {
+    let at_ms = token.authenticated_ms.filter(|at| *at <= now.wall_ms.saturating_add(SKEW_MAX_MS))?;
+    Some(SessionChange {
+        authenticated_ms: Some(at_ms.min(now.wall_ms)),
+        acr: Some(token.acr.clone()),
+        amr: Some(token.amr.clone()),
+        ..SessionChange::default()
+    })
+}
+
+/// Longest life of a session, in milliseconds.
+#[must_use]
+pub fn life_ms(settings: &Settings) -> i64 {
+    i64::try_from(settings.sessions.max_age_s).unwrap_or(i64::MAX / 2).saturating_mul(1000)
+}
