@@ -1,0 +1,74 @@
+//! Audit records, as the stream sends them and as the files hold them.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use cardea_proto::v1;
+use cardea_proto::v1::record::Entry;
+use serde_json::Value;
+use tokio_stream::StreamExt as _;
+
+use crate::clients::Clients;
+use crate::wait;
+
+/// Reads the stream from the first record until `wanted` finds something.
+///
+/// # Errors
+/// If it does not in time, or the stream ends.
+pub async fn find<T>(
+    clients: &mut Clients,
+    what: &str,
+    wanted: impl Fn(&v1::Record) -> Option<T>,
+) -> Result<T> {
+    let look = async {
+        let request = v1::StreamRecordsRequest { from_sequence: 1, filter: None };
+        let mut stream = clients.audit.stream(request).await?.into_inner();
+        while let Some(batch) = stream.next().await {
+            if let Some(found) = batch?.records.iter().find_map(&wanted) {
+                return Ok(found);
+            }
+        }
+        anyhow::bail!("the stream ended before {what}")
+    };
+    wait::within(what, look).await?
+}
+
+/// The record of one decision.
+///
+/// # Errors
+/// If there is none in time.
+pub async fn decision(clients: &mut Clients, decision_id: &str) -> Result<v1::DecisionRecord> {
+    find(clients, &format!("the record of decision {decision_id}"), |record| match &record.entry {
+        Some(Entry::Decision(decision)) if decision.decision_id == decision_id => Some(decision.clone()),
+        _ => None,
+    })
+    .await
+}
+
+/// The sequence numbers in a directory's segments, in the order of the files.
+///
+/// # Errors
+/// If a line that has its end is not a record. A line without its end, at the end of the last file, is what a
+/// kill may leave.
+pub fn sequences(dir: &Path) -> Result<Vec<u64>> {
+    let mut segments: Vec<_> = fs::read_dir(dir)?.collect::<Result<_, _>>()?;
+    segments.retain(|entry| entry.path().extension().is_some_and(|extension| extension == "jsonl"));
+    segments.sort_by_key(fs::DirEntry::file_name);
+    let mut found = Vec::new();
+    let last = segments.len().saturating_sub(1);
+    for (index, segment) in segments.iter().enumerate() {
+        let bytes = fs::read(segment.path())?;
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let Some(line) = line.strip_suffix(b"\n") else {
+                ensure!(index == last, "{} ends within a line and is not the last", segment.path().display());
+                continue;
+            };
+            let record: Value = serde_json::from_slice(line)
+                .with_context(|| format!("{}: `{}`", segment.path().display(), line.escape_ascii()))?;
+            let sequence = record.get("sequence").and_then(Value::as_u64);
+            found.push(sequence.with_context(|| format!("no sequence in {record}"))?);
+        }
+    }
+    Ok(found)
+}

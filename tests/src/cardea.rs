@@ -1,0 +1,162 @@
+//! `cardea serve` as a child process.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::bundle;
+use crate::clients::Clients;
+use crate::http::{Answer, Request};
+use crate::process::{Process, cardea_program};
+
+/// How to start it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// More of `cardea.toml`, in TOML.
+    pub config: String,
+    /// TCP address of gRPC.
+    pub listen: &'static str,
+    /// Edits of the bundle before the start: file, old text, new text.
+    pub edits: Vec<(&'static str, String, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { config: String::new(), listen: "127.0.0.1:0", edits: Vec::new() }
+    }
+}
+
+impl Options {
+    /// With a configuration.
+    #[must_use]
+    pub fn config(mut self, toml: impl Into<String>) -> Self {
+        self.config = toml.into();
+        self
+    }
+
+    /// With an edit of the bundle.
+    #[must_use]
+    pub fn edit(mut self, file: &'static str, old: impl Into<String>, new: impl Into<String>) -> Self {
+        self.edits.push((file, old.into(), new.into()));
+        self
+    }
+}
+
+/// A running service with its own copy of the bundle `web`, its own audit directory and its own socket.
+#[derive(Debug)]
+pub struct Cardea {
+    /// The process.
+    pub process: Process,
+    /// TCP address of gRPC.
+    pub grpc: SocketAddr,
+    /// Address of metrics and health.
+    pub http: SocketAddr,
+    options: Options,
+    dir: TempDir,
+}
+
+impl Cardea {
+    /// Starts with defaults and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(Options::default()).await
+    }
+
+    /// Starts and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn start_with(options: Options) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("cardea-").tempdir()?;
+        bundle::copy_web(&dir.path().join("bundle"))?;
+        for (file, old, new) in &options.edits {
+            bundle::edit(&dir.path().join("bundle"), file, old, new)?;
+        }
+        let (process, grpc, http) = launch(dir.path(), &options).await?;
+        Ok(Self { process, grpc, http, options, dir })
+    }
+
+    /// Starts again on the same bundle, audit directory and socket, after the process has ended.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub async fn start_again(&mut self) -> Result<()> {
+        (self.process, self.grpc, self.http) = launch(self.dir.path(), &self.options).await?;
+        Ok(())
+    }
+
+    /// Clients over TCP.
+    ///
+    /// # Errors
+    /// If the address makes no URI.
+    pub fn clients(&self) -> Result<Clients> {
+        Clients::tcp(self.grpc)
+    }
+
+    /// The Unix socket of gRPC.
+    #[must_use]
+    pub fn uds(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
+    /// Its copy of the bundle.
+    #[must_use]
+    pub fn bundle(&self) -> PathBuf {
+        self.dir.path().join("bundle")
+    }
+
+    /// Its audit directory.
+    #[must_use]
+    pub fn audit_dir(&self) -> PathBuf {
+        self.dir.path().join("audit")
+    }
+
+    /// GET on the port for metrics and health.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn page(&self, path: &str) -> Result<Answer> {
+        Request::get(path).send(self.http).await
+    }
+}
+
+/// The command line, with everything in `dir`.
+///
+/// # Errors
+/// If the program is missing or the configuration cannot be written.
+pub fn serve_command(dir: &Path, options: &Options) -> Result<Command> {
+    let config = dir.join("cardea.toml");
+    fs::write(&config, &options.config)?;
+    let mut command = Command::new(cardea_program()?);
+    command.arg("serve").arg("--config").arg(config);
+    command.arg("--bundle").arg(dir.join("bundle")).arg("--allow-unsigned");
+    command.args(["--listen", options.listen]).arg("--uds").arg(dir.join("s"));
+    command.args(["--http", "127.0.0.1:0"]).arg("--audit-dir").arg(dir.join("audit"));
+    command.args(["--workers", "1", "--format", "json"]);
+    Ok(command)
+}
+
+async fn launch(dir: &Path, options: &Options) -> Result<(Process, SocketAddr, SocketAddr)> {
+    let mut process = Process::start("cardea", &mut serve_command(dir, options)?)?;
+    let ready = process
+        .stdout_line(|line| {
+            let event: Value = serde_json::from_str(line).ok()?;
+            (event.get("event")? == "ready").then_some(event)
+        })
+        .await?;
+    let address = |value: Option<&Value>| -> Result<SocketAddr> {
+        let text = value.and_then(Value::as_str).context("an address is missing")?;
+        Ok(text.parse()?)
+    };
+    let grpc = address(ready.get("grpc").and_then(|list| list.get(0)))
+        .with_context(|| format!("the ready line `{ready}`"))?;
+    let http = address(ready.get("http")).with_context(|| format!("the ready line `{ready}`"))?;
+    Ok((process, grpc, http))
+}
