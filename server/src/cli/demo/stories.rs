@@ -156,7 +156,8 @@ impl Run {
         let rotated = Signalled::CredentialChanged(CredentialChanged { session_id: id.clone() });
         let attested = UpdateSessionRequest {
             id: id.clone(),
-            authenticated_at: Some(at(self.now_s)),
+            // A little ahead of the service's clock, which counts as now there: after the rotation, whenever that was.
+            authenticated_at: Some(at(self.now_s + 30)),
             ..UpdateSessionRequest::default()
         };
         let compromise =
@@ -185,7 +186,7 @@ impl Run {
                     Change::Report(vec![
                         over(RiskKind::CredentialCompromise),
                         over(RiskKind::NetworkAnomaly),
-                        Signal { event_time: Some(at(self.now_s - 10)), ..signal(service(), rotated) },
+                        signal(service(), rotated),
                     ]),
                 ),
                 ask(call("billing/invoices", 3600), STEP_UP("credential-changed")),
