@@ -60,6 +60,19 @@ impl Keys {
         keys.sort_unstable();
         keys
     }
+
+    /// A known entity's keys; those of an unknown one are worked out into `room`.
+    fn known_or_new<'k>(
+        &self,
+        known: Option<&'k EntityKeys>,
+        uid: &Uid,
+        room: &'k mut EntityKeys,
+    ) -> &'k EntityKeys {
+        known.unwrap_or_else(|| {
+            *room = self.of(uid, &[]);
+            room
+        })
+    }
 }
 
 type EntityKeys = SmallVec<[u32; 6]>;
@@ -124,31 +137,13 @@ impl ScopeIndex {
     /// The policies whose scope holds. An entity that the bundle does not know has no ancestors.
     #[must_use]
     pub fn candidates(&self, principal: &Uid, action: &Uid, resource: &Uid) -> Candidates {
-        let unknown_principal;
-        let principal_keys = match self.known.get(principal) {
-            Some(known) => &known.principal,
-            None => {
-                unknown_principal = self.principals.of(principal, &[]);
-                &unknown_principal
-            }
-        };
-        let unknown_action;
-        let action_keys = match self.known.get(action) {
-            Some(known) => &known.action,
-            None => {
-                unknown_action = self.actions.of(action, &[]);
-                &unknown_action
-            }
-        };
-        let unknown_resource;
-        let resource_keys = match self.known.get(resource) {
-            Some(known) => &known.resource,
-            None => {
-                unknown_resource = self.resources.of(resource, &[]);
-                &unknown_resource
-            }
-        };
-        self.join(principal_keys, action_keys, resource_keys)
+        let (mut p, mut a, mut r) = (EntityKeys::new(), EntityKeys::new(), EntityKeys::new());
+        let of = |uid| self.known.get(uid);
+        self.join(
+            self.principals.known_or_new(of(principal).map(|known| &known.principal), principal, &mut p),
+            self.actions.known_or_new(of(action).map(|known| &known.action), action, &mut a),
+            self.resources.known_or_new(of(resource).map(|known| &known.resource), resource, &mut r),
+        )
     }
 
     fn join(&self, principals: &[u32], actions: &[u32], resources: &[u32]) -> Candidates {
