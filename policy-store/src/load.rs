@@ -30,6 +30,12 @@ pub const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Largest bundle, in bytes.
 pub const BUNDLE_BYTES_MAX: u64 = 256 << 20;
 
+/// The files that a bundle has at most one of.
+pub const SINGLE_FILES: [&str; 5] =
+    ["bundle.toml", "schema.cedarschema", "entities.json", "links.json", "routes.toml"];
+/// The folders of a bundle, each with the extension of its files; files in any depth.
+pub const TREES: [(&str, &str); 2] = [("policies", "cedar"), ("tests", "yaml")];
+
 /// What `bundle check` says of a bundle that can serve.
 #[derive(Debug)]
 pub struct Loaded {
@@ -44,7 +50,7 @@ pub struct Loaded {
 /// # Errors
 /// Every fault that was found.
 pub fn directory(dir: &Path) -> Result<Loaded, Faults> {
-    files(&read_bundle(dir)?)
+    files(&read_directory(dir)?)
 }
 
 /// Loads a bundle from its files, by their paths within it.
@@ -104,7 +110,11 @@ fn load(files: &Files) -> Result<Loaded, Faults> {
 /// A bundle's files, by their paths within it.
 pub type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-fn read_bundle(dir: &Path) -> Result<Files, Faults> {
+/// Reads the files of a bundle from its directory, without looking into them.
+///
+/// # Errors
+/// What cannot be read, or is beyond a limit.
+pub fn read_directory(dir: &Path) -> Result<Files, Faults> {
     if !dir.is_dir() {
         return Err(Fault::new(dir, "is not a directory")
             .help("name the directory that holds bundle.toml")
@@ -112,20 +122,22 @@ fn read_bundle(dir: &Path) -> Result<Files, Faults> {
     }
     let mut files = BTreeMap::new();
     let mut total = 0;
-    for name in ["bundle.toml", "schema.cedarschema", "entities.json", "routes.toml"] {
+    for name in SINGLE_FILES {
         let path = dir.join(name);
         if path.exists() {
             files.insert(PathBuf::from(name), read(&path, Path::new(name), &mut total)?);
         }
     }
-    let policies = dir.join("policies");
-    if policies.is_dir() {
-        walk(&policies, dir, &mut files, &mut total)?;
+    for (name, extension) in TREES {
+        let tree = dir.join(name);
+        if tree.is_dir() {
+            walk(&tree, dir, extension, &mut files, &mut total)?;
+        }
     }
     Ok(files)
 }
 
-fn walk(dir: &Path, root: &Path, files: &mut Files, total: &mut u64) -> Result<(), Faults> {
+fn walk(dir: &Path, root: &Path, extension: &str, files: &mut Files, total: &mut u64) -> Result<(), Faults> {
     let unreadable =
         |error: std::io::Error| Faults::from(Fault::new(dir, format!("cannot be read: {error}")));
     for entry in fs::read_dir(dir).map_err(unreadable)? {
@@ -135,8 +147,8 @@ fn walk(dir: &Path, root: &Path, files: &mut Files, total: &mut u64) -> Result<(
             continue;
         }
         if path.is_dir() {
-            walk(&path, root, files, total)?;
-        } else if path.extension().is_some_and(|extension| extension == "cedar") {
+            walk(&path, root, extension, files, total)?;
+        } else if path.extension().is_some_and(|found| found == extension) {
             let relative = path.strip_prefix(root).unwrap_or(&path).to_owned();
             let bytes = read(&path, &relative, total)?;
             files.insert(relative, bytes);

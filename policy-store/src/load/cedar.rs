@@ -47,7 +47,7 @@ fn load(from: &CedarSources<'_>) -> Result<CedarLoaded, Faults> {
     let (mut faults, mut warnings) = (Vec::new(), Vec::new());
     let mut files = BTreeMap::new();
     if from.policies.is_dir() {
-        walk(from.policies, from.policies, &mut files, &mut 0)?;
+        walk(from.policies, from.policies, "cedar", &mut files, &mut 0)?;
     } else {
         files.insert(from.policies.to_owned(), read(from.policies, from.policies, &mut 0)?);
     }

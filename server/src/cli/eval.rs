@@ -18,7 +18,7 @@ use cardea_policy_store::snapshot::Snapshot;
 use cedar_policy::{Context, EntityUid, Request, Schema};
 use serde::{Deserialize, Serialize};
 
-use super::{EvalArgs, OnPolicyError, check, exit};
+use super::{EvalArgs, OnPolicyError, drawn::drawn, exit};
 use crate::pipeline::reason_text;
 
 /// Longest request, in bytes.
@@ -75,7 +75,7 @@ pub(super) fn run(args: &EvalArgs) -> ExitCode {
         Ok(loaded) => loaded,
         Err(faults) => {
             for fault in faults.list() {
-                eprint!("{}", check::drawn(fault));
+                eprint!("{}", drawn(fault));
             }
             return ExitCode::from(exit::COULD_NOT_RUN);
         }

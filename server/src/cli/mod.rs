@@ -1,7 +1,8 @@
 //! The command line: one file per command.
 
-mod check;
+mod bundle;
 pub mod demo;
+mod drawn;
 mod eval;
 mod serve;
 
@@ -38,9 +39,9 @@ enum Command {
     ///
     /// Exit code 0: every verdict was the one that its story tells; 1: one was not; 2: could not run.
     Demo(DemoArgs),
-    /// Check bundles of policy.
+    /// Work with bundles of policy.
     #[command(subcommand)]
-    Bundle(BundleCommand),
+    Bundle(bundle::BundleCommand),
     /// Evaluate requests against Cedar policies, one JSON line each.
     ///
     /// Reads one request per line, `{"principal":P,"action":A,"resource":R,"context":{…}}`, with P, A and R either
@@ -103,23 +104,6 @@ struct DemoArgs {
     once: bool,
 }
 
-#[derive(Debug, Subcommand)]
-enum BundleCommand {
-    /// Validate a bundle strictly against its schema and say what is wrong, where, and what to do.
-    ///
-    /// Exit code 0: fine; 1: findings; 2: could not run.
-    Check(CheckArgs),
-}
-
-#[derive(Debug, Args)]
-struct CheckArgs {
-    /// Directory of the bundle: bundle.toml, schema.cedarschema, policies/*.cedar, entities.json, routes.toml.
-    dir: PathBuf,
-    /// How findings are printed.
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-}
-
 #[derive(Debug, Args)]
 struct EvalArgs {
     /// Cedar policies: a file, or a directory whose *.cedar files are read in the order of their paths.
@@ -153,7 +137,7 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => demo::run(&args),
-        Command::Bundle(BundleCommand::Check(args)) => check::run(&args),
+        Command::Bundle(command) => bundle::run(&command),
         Command::Eval(args) => eval::run(&args),
     }
 }

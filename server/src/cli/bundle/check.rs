@@ -1,15 +1,25 @@
 //! `cardea bundle check`: every fault of a bundle at once.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks on its standard streams")]
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cardea_policy_store::fault::Fault;
 use cardea_policy_store::load;
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
+use clap::Args;
 use serde::Serialize;
-use std::io::IsTerminal as _;
 
-use super::{CheckArgs, Format, exit};
+use crate::cli::drawn::drawn;
+use crate::cli::{Format, exit};
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Directory of the bundle: bundle.toml, schema.cedarschema, policies/*.cedar, entities.json, routes.toml.
+    dir: PathBuf,
+    /// How findings are printed.
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
 
 #[derive(Serialize)]
 struct Finding<'f> {
@@ -99,39 +109,4 @@ fn finding<'f>(severity: &'static str, fault: &'f Fault) -> Finding<'f> {
         message: &fault.message,
         help: fault.help.as_deref(),
     }
-}
-
-/// A fault whose own line says only what is wrong: place and remedy are drawn around it.
-#[derive(Debug)]
-struct Drawn<'f>(&'f Fault);
-
-impl std::fmt::Display for Drawn<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0.message)
-    }
-}
-
-impl std::error::Error for Drawn<'_> {}
-
-impl Diagnostic for Drawn<'_> {
-    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
-        self.0.help()
-    }
-
-    fn source_code(&self) -> Option<&dyn SourceCode> {
-        self.0.source_code()
-    }
-
-    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        self.0.labels()
-    }
-}
-
-/// A fault with its place in the source, in colour where a terminal is.
-pub(super) fn drawn(fault: &Fault) -> String {
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
-    let mut text = String::new();
-    let drawn = GraphicalReportHandler::new_themed(theme).render_report(&mut text, &Drawn(fault));
-    if drawn.is_ok() && fault.line().is_some() { text } else { format!("error: {fault}\n") }
 }

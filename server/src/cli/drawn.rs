@@ -1,0 +1,41 @@
+//! Faults drawn with the lines of source that they are in, for terminals.
+
+use std::io::IsTerminal as _;
+
+use cardea_policy_store::fault::Fault;
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
+
+/// A fault whose own line says only what is wrong: place and remedy are drawn around it.
+#[derive(Debug)]
+struct Drawn<'f>(&'f Fault);
+
+impl std::fmt::Display for Drawn<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Drawn<'_> {}
+
+impl Diagnostic for Drawn<'_> {
+    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        self.0.help()
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.0.source_code()
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        self.0.labels()
+    }
+}
+
+/// A fault with its place in the source, in colour where a terminal is.
+pub(super) fn drawn(fault: &Fault) -> String {
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let mut text = String::new();
+    let drawn = GraphicalReportHandler::new_themed(theme).render_report(&mut text, &Drawn(fault));
+    if drawn.is_ok() && fault.line().is_some() { text } else { format!("error: {fault}\n") }
+}
