@@ -228,6 +228,17 @@ impl Snapshot {
         self.expires_ms
     }
 
+    /// Looks up what a first decision would, so that it finds its memory near: every action for some of the entities.
+    pub fn warm(&self) {
+        const ENTITIES_MAX: usize = 256;
+        let entities: Vec<Uid> = self.world.uids().take(ENTITIES_MAX).collect();
+        for action in &self.actions {
+            for (principal, resource) in entities.iter().zip(entities.iter().rev()) {
+                std::hint::black_box(self.candidates(principal, &action.uid, resource));
+            }
+        }
+    }
+
     /// Whether the bundle is past its end.
     #[must_use]
     pub fn is_stale(&self, wall_ms: i64) -> bool {

@@ -4,6 +4,7 @@
 //! decision means lives in `cardea-core`, which knows none of it.
 
 pub mod audit;
+pub mod bundles;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -20,5 +21,4 @@ pub mod serve;
 pub mod shutdown;
 pub mod state;
 pub mod supervise;
-pub mod watch;
 pub mod workers;

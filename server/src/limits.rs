@@ -162,5 +162,14 @@ pub const BUNDLE_SETTLE: Duration = Duration::from_millis(200);
 /// Rounds of waiting for quiet; a directory that never rests is read all the same, after ten seconds.
 pub const BUNDLE_SETTLE_ROUNDS_MAX: usize = 50;
 
+/// Requests that wait for the thread that keeps bundles; each takes up to some seconds, and operators are few.
+pub const BUNDLE_COMMANDS: usize = 16;
+
+/// Largest `trust.toml`, in bytes; with the most keys it has about 12 KiB.
+pub const TRUST_BYTES_MAX: u64 = 256 * 1024;
+
+/// `bundle.keep`: one to go back to, up to what a directory still lists at once.
+pub const BUNDLE_KEEP_RANGE: RangeInclusive<u64> = 2..=1000;
+
 /// How often health is brought in line with whether a bundle is in force.
 pub const HEALTH_INTERVAL: Duration = Duration::from_millis(200);

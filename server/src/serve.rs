@@ -10,6 +10,7 @@ use cardea_proto::v1;
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 
 use crate::audit::{Audit, AuditConfig, AuditStreams, FLUSH_INTERVAL_DEFAULT, WhenFull};
+use crate::bundles::{Bundles, Keeper};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doors::ext_authz::{ExtAuthzConfig, ExtAuthzDoor};
@@ -24,7 +25,6 @@ use crate::run::{self, Parts};
 use crate::shutdown::Shutdown;
 use crate::state::{Capacity, State};
 use crate::supervise::{Deaths, Supervisor};
-use crate::watch::BundleWatch;
 use crate::workers::Shared;
 
 /// A service that is ready to run: everything is bound, loaded and open.
@@ -47,7 +47,8 @@ struct Joined {
     listeners: Listeners,
     http: Option<std::net::TcpListener>,
     pipeline: Arc<Pipeline>,
-    bundles: Arc<BundleWatch>,
+    keeper: Keeper,
+    bundles: Arc<Bundles>,
     tls: Option<Arc<Tls>>,
     supervisor: Supervisor,
     deaths: Deaths,
@@ -63,10 +64,10 @@ impl Service {
     /// What cannot be opened or bound.
     pub fn prepare(config: Config) -> anyhow::Result<Self> {
         anyhow::ensure!(
-            config.bundle.allow_unsigned,
-            "the bundle directory `{}` carries no signature; to serve it all the same give --allow-unsigned, or set \
-             `allow_unsigned = true` under [bundle]",
-            config.bundle.dir.display()
+            config.bundle.trust.is_some() || config.bundle.allow_unsigned,
+            "it is not said whose bundles to trust: give --trust trust.toml (`cardea bundle keygen` makes a key and its \
+             entry), or --allow-unsigned to serve `{}` without asking for a signature",
+            config.bundle.source
         );
         let shutdown = Shutdown::new();
         let metrics = Arc::new(Metrics::new(pipeline::labels(config.workers.threads())));
@@ -79,9 +80,15 @@ impl Service {
             revocations: config.state.revocations_max,
         }));
         let policy = Arc::new(PolicyStore::default());
-        let pipeline = Arc::new(Pipeline::new(policy, state, audit, Arc::clone(&metrics), clock));
-        let bundles = Arc::new(BundleWatch::new(config.bundle.dir.clone(), Arc::clone(&pipeline)));
-        if bundles.load().is_err() {
+        let when_stale = config.bundle.when_stale;
+        let pipeline = Arc::new(Pipeline::new(policy, state, audit, Arc::clone(&metrics), clock, when_stale));
+        if config.bundle.allow_unsigned {
+            tracing::warn!(
+                "bundles are loaded without asking for a signature: whoever can change them sets the policy"
+            );
+        }
+        let (keeper, bundles) = Keeper::open(&config.bundle, Arc::clone(&pipeline))?;
+        if pipeline.policy().snapshot().is_none() {
             tracing::error!("no bundle is in force: every attempt is denied until one can be loaded");
         }
         let tls = config.tls.as_ref().map(|files| Tls::load(files, metrics)).transpose()?.map(Arc::new);
@@ -93,7 +100,7 @@ impl Service {
             http: http.as_ref().and_then(|listener| listener.local_addr().ok()),
             audit_dir: config.audit.dir.clone(),
             shutdown,
-            parts: Joined { config, listeners, http, pipeline, bundles, tls, supervisor, deaths },
+            parts: Joined { config, listeners, http, pipeline, keeper, bundles, tls, supervisor, deaths },
         })
     }
 
@@ -112,10 +119,11 @@ impl Service {
     /// # Errors
     /// With the first essential part that died.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Joined { config, listeners, http, pipeline, bundles, tls, supervisor, mut deaths } = self.parts;
+        let Joined { config, listeners, http, pipeline, keeper, bundles, tls, supervisor, mut deaths } =
+            self.parts;
         let shutdown = self.shutdown;
-        let watched = (Arc::clone(&bundles), shutdown.clone());
-        let _watching = supervisor.thread("bundle-watch".to_owned(), move || watched.0.run(&watched.1))?;
+        let until = shutdown.clone();
+        let _keeping = supervisor.thread("bundles".to_owned(), move || keeper.run(&until))?;
         if let Some(listener) = http {
             let pages = Arc::new(pages(Arc::clone(&pipeline)));
             supervisor.task("http", crate::http::serve(listener, pages, supervisor.clone()));
@@ -224,7 +232,7 @@ async fn report(reporter: &tonic_health::server::HealthReporter, pipeline: &Pipe
 
 fn router(
     pipeline: &Arc<Pipeline>,
-    bundles: &Arc<BundleWatch>,
+    bundles: &Arc<Bundles>,
     streams: &Arc<AuditStreams>,
     health: &HealthServer,
     trust_xfcc: bool,

@@ -43,10 +43,36 @@ pub struct Config {
 /// Which policies are in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
-    /// Directory of the bundle.
-    pub dir: PathBuf,
+    /// Where bundles come from.
+    pub source: Source,
+    /// Directory of the bundles that are kept.
+    pub store: PathBuf,
+    /// `trust.toml`: whose signatures count. None only where signatures are not asked for.
+    pub trust: Option<PathBuf>,
     /// Whether a bundle without a signature is loaded.
     pub allow_unsigned: bool,
+    /// What a bundle does that is past its end.
+    pub when_stale: WhenStale,
+    /// How many bundles stay in the store.
+    pub keep: usize,
+}
+
+/// Where bundles come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory or a packed bundle in the file system.
+    Local(PathBuf),
+    /// `https://…` or `oci://…`.
+    Remote(String),
+}
+
+/// The choice for a bundle that is past its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenStale {
+    /// It goes on serving, and Status, metrics and log say so.
+    Serve,
+    /// Everything is denied.
+    Deny,
 }
 
 /// Where the process listens.
@@ -140,8 +166,12 @@ pub enum LogFormat {
 /// those of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// `--bundle DIR`
-    pub bundle: Option<PathBuf>,
+    /// `--bundle SOURCE`
+    pub bundle: Option<String>,
+    /// `--store DIR`
+    pub store: Option<PathBuf>,
+    /// `--trust FILE`
+    pub trust: Option<PathBuf>,
     /// `--allow-unsigned`
     pub allow_unsigned: bool,
     /// `--grpc ADDR`, may be given several times; replaces the file's list.
@@ -163,7 +193,14 @@ pub struct Overrides {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            bundle: Bundle { dir: PathBuf::from("bundle"), allow_unsigned: false },
+            bundle: Bundle {
+                source: Source::Local(PathBuf::from("bundle")),
+                store: PathBuf::from("bundle-store"),
+                trust: None,
+                allow_unsigned: false,
+                when_stale: WhenStale::Serve,
+                keep: 10,
+            },
             listen: Listen {
                 grpc: vec![SocketAddr::from(([127, 0, 0, 1], 7411))],
                 uds: None,
@@ -225,8 +262,12 @@ impl Config {
             self.tls.as_ref().map_or_else(|| "none".to_owned(), |tls| show(pick(tls)))
         };
         vec![
-            ("bundle.dir", show(&self.bundle.dir)),
+            ("bundle.source", self.bundle.source.to_string()),
+            ("bundle.store", show(&self.bundle.store)),
+            ("bundle.trust", paths(&self.bundle.trust)),
             ("bundle.allow_unsigned", self.bundle.allow_unsigned.to_string()),
+            ("bundle.when_stale", self.bundle.when_stale.as_str().to_owned()),
+            ("bundle.keep", self.bundle.keep.to_string()),
             ("listen.grpc", format!("{:?}", self.listen.grpc)),
             ("listen.uds", paths(&self.listen.uds)),
             ("listen.http", self.listen.http.map_or_else(|| "none".to_owned(), |at| at.to_string())),
@@ -262,6 +303,39 @@ impl Workers {
         match self.count {
             0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(limits::WORKERS_MAX),
             count => count,
+        }
+    }
+}
+
+impl Source {
+    /// Reads a source; a path is relative to `base`.
+    #[must_use]
+    pub fn parse(text: &str, base: &Path) -> Self {
+        match text.split_once("://") {
+            Some((scheme, _)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                Self::Remote(text.to_owned())
+            }
+            _ => Self::Local(base.join(text)),
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local(path) => write!(f, "{}", path.display()),
+            Self::Remote(text) => f.write_str(text),
+        }
+    }
+}
+
+impl WhenStale {
+    /// As it stands in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Deny => "deny",
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::limits;
 
 /// Every key of the file, by section, in the order of the reference file.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("bundle", &["dir", "allow_unsigned"]),
+    ("bundle", &["source", "store", "trust", "allow_unsigned", "when_stale", "keep"]),
     ("listen", &["grpc", "uds", "http"]),
     ("tls", &["cert", "key", "client_ca"]),
     ("workers", &["count"]),

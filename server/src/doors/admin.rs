@@ -8,21 +8,21 @@ use tonic::{Request, Response, Status};
 
 use super::wire;
 use crate::audit::WhenFull;
+use crate::bundles::Bundles;
 use crate::pipeline::Pipeline;
-use crate::watch::BundleWatch;
 
 /// The service.
 #[derive(Clone, Debug)]
 pub struct AdminDoor {
     pipeline: Arc<Pipeline>,
-    bundles: Arc<BundleWatch>,
+    bundles: Arc<Bundles>,
     started_ms: i64,
 }
 
 impl AdminDoor {
     /// Tells of this pipeline and its bundles.
     #[must_use]
-    pub fn new(pipeline: Arc<Pipeline>, bundles: Arc<BundleWatch>) -> Self {
+    pub fn new(pipeline: Arc<Pipeline>, bundles: Arc<Bundles>) -> Self {
         let started_ms = pipeline.now().wall_ms;
         Self { pipeline, bundles, started_ms }
     }
@@ -39,9 +39,9 @@ impl AdminService for AdminDoor {
         let audit = self.pipeline.audit();
         let stats = audit.stats();
         let history = self.bundles.history();
-        let refusal = history.refused.as_ref().map(|(at_ms, faults)| v1::BundleRefusal {
+        let refusal = history.refused.as_ref().map(|(at_ms, refused)| v1::BundleRefusal {
             time: Some(wire::timestamp(*at_ms)),
-            faults: faults.list().iter().map(ToString::to_string).collect(),
+            faults: refused.lines(),
         });
         let bundle = match &snapshot {
             Some(snapshot) => v1::BundleStatus {

@@ -52,6 +52,8 @@ pub struct Metrics {
     pub snapshot_revision: Gauge,
     /// Policies in the snapshot in force.
     pub snapshot_policies: Gauge,
+    /// 1 while the bundle in force is past its end.
+    pub snapshot_stale: Gauge,
     /// Bundle changes taken in or refused.
     pub reloads: Outcome,
     /// Sessions in memory.
@@ -113,6 +115,7 @@ impl Metrics {
             policy_errors: counter!("cardea_policy_errors_total"),
             snapshot_revision: gauge!("cardea_snapshot_revision"),
             snapshot_policies: gauge!("cardea_snapshot_policies"),
+            snapshot_stale: gauge!("cardea_snapshot_stale"),
             reloads: Outcome {
                 ok: counter!("cardea_reloads_total", "result" => "ok"),
                 refused: counter!("cardea_reloads_total", "result" => "refused"),
@@ -158,6 +161,7 @@ fn describe() {
         "Revision of the snapshot in force; 0 without one"
     );
     describe_gauge!("cardea_snapshot_policies", Unit::Count, "Policies in the snapshot in force");
+    describe_gauge!("cardea_snapshot_stale", Unit::Count, "1 while the bundle in force is past its end");
     describe_counter!("cardea_reloads_total", Unit::Count, "Bundle changes, by whether they took effect");
     describe_gauge!("cardea_sessions", Unit::Count, "Sessions in memory");
     describe_gauge!("cardea_risk_subjects", Unit::Count, "Subjects with a risk in memory");

@@ -27,6 +27,7 @@ use uuid::Uuid;
 use crate::audit::record::{Body, SessionRecord};
 use crate::audit::{Audit, Place};
 use crate::clock::Clock;
+use crate::config::WhenStale;
 use crate::metrics::{ActionLabels, Cell, Labels, Metrics};
 use crate::state::{Learned, State};
 
@@ -72,6 +73,7 @@ pub struct Pipeline {
     clock: Clock,
     /// Metric labels of the actions of one revision.
     actions: ArcSwap<(u64, ActionLabels)>,
+    when_stale: WhenStale,
 }
 
 /// A door could not make an attempt of what it was sent; what it saw goes into the record.
@@ -113,9 +115,10 @@ impl Pipeline {
         audit: Arc<Audit>,
         metrics: Arc<Metrics>,
         clock: Clock,
+        when_stale: WhenStale,
     ) -> Self {
         let actions = ArcSwap::from_pointee((0, ActionLabels::default()));
-        Self { policy, state, audit, metrics, clock, actions }
+        Self { policy, state, audit, metrics, clock, actions, when_stale }
     }
 
     /// Judges one attempt: `attempt` makes it from what the door was sent, `answer` puts the verdict into the door's
@@ -137,6 +140,9 @@ impl Pipeline {
         let current = self.policy.snapshot();
         let (made, seen) = match &current {
             None => (Err(Verdict::deny(ReasonCode::NoPolicy)), Seen::default()),
+            Some(snapshot) if self.when_stale == WhenStale::Deny && snapshot.is_stale(now.wall_ms) => {
+                (Err(Verdict::deny(ReasonCode::PolicyStale)), Seen::default())
+            }
             Some(snapshot) => match attempt(snapshot) {
                 Ok(attempt) => (Ok(attempt), Seen::default()),
                 Err(refused) => {
@@ -277,6 +283,12 @@ impl Pipeline {
     #[must_use]
     pub fn state(&self) -> &Arc<State> {
         &self.state
+    }
+
+    /// What a bundle does that is past its end.
+    #[must_use]
+    pub fn when_stale(&self) -> WhenStale {
+        self.when_stale
     }
 
     /// The policy.

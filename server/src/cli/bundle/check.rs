@@ -13,7 +13,7 @@ use crate::cli::drawn::drawn;
 use crate::cli::{Format, exit};
 
 #[derive(Debug, Args)]
-pub(super) struct CheckArgs {
+pub(in crate::cli) struct CheckArgs {
     /// Directory of the bundle: bundle.toml, schema.cedarschema, policies/*.cedar, entities.json, routes.toml.
     dir: PathBuf,
     /// How findings are printed.
