@@ -7,6 +7,7 @@ pub mod engine;
 pub mod fault;
 pub mod fragment;
 pub mod index;
+pub mod lint;
 pub mod load;
 pub mod routes;
 pub mod settings;
