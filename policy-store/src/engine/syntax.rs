@@ -114,6 +114,11 @@ impl Term {
         core.non_scope_constraints().map(term).filter(|term| term.kind != Kind::Bool(true))
     }
 
+    /// What is true exactly where this is false.
+    pub(crate) fn opposite(&self) -> Kind {
+        not(self.clone())
+    }
+
     /// The parts that it is directly made of.
     pub(crate) fn parts(&self) -> Vec<&Self> {
         match &self.kind {

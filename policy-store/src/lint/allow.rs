@@ -70,8 +70,10 @@ impl Found {
         if warning.id != rules::NEVER_APPLIES.id {
             return self.add_about_policy(policy, warning);
         }
-        // Cedar points at the whole policy; its head says enough.
-        self.never_apply.insert(policy);
+        // Cedar may say so for two reasons at once, and points at the whole policy; its head says enough.
+        if !self.never_apply.insert(policy) {
+            return;
+        }
         let mut fault = bundle.in_policy(&rules::NEVER_APPLIES, policy, &Part::Head, warning.message);
         fault.help = warning.help.or_else(|| {
             Some("compare its scope and condition with what the schema says of the action".to_owned())

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use smol_str::SmolStr;
 
 use super::allow::Found;
@@ -203,16 +203,12 @@ fn equals<'t>(demands: &mut Demands<'t>, value: &'t Kind) -> bool {
 
 /// A term whose opposite stands before it.
 fn opposite(terms: &[Term]) -> Option<&Term> {
-    let mut seen: AHashMap<&Kind, ()> = AHashMap::new();
+    let mut seen: AHashSet<&Kind> = AHashSet::new();
     for term in terms {
-        let against = match &term.kind {
-            Kind::Not(inner) => seen.contains_key(&inner.kind),
-            kind => seen.contains_key(&Kind::Not(Box::new(Term { kind: kind.clone(), span: None }))),
-        };
-        if against {
+        if seen.contains(&term.opposite()) {
             return Some(term);
         }
-        seen.insert(&term.kind, ());
+        seen.insert(&term.kind);
     }
     None
 }
