@@ -11,6 +11,7 @@ pub mod fault;
 pub mod fragment;
 pub mod index;
 pub mod keys;
+pub mod lint;
 pub mod load;
 pub mod manifest;
 pub mod pack;

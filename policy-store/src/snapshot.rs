@@ -15,6 +15,7 @@ use crate::engine::{self, ActionTypes, Condition, ContextLayout, Interned, Recor
 use crate::fault::Fault;
 use crate::fragment::{Group, Needs};
 use crate::index::{Candidates, PolicyIndex, ScopeIndex};
+use crate::lint::rules;
 use crate::manifest::Manifest;
 use crate::settings::{OnPolicyError, Requirement, Settings};
 use crate::shape::Shape;
@@ -148,9 +149,12 @@ impl Snapshot {
         let whole = parts.policies.iter().find(|(_, policy)| Condition::reads_whole_context(policy));
         if let Some((id, _)) = whole {
             return Err(vec![
-                Fault::new("policies", format!("policy `{id}` reads `context` as a whole"))
-                    .of_policy(id)
-                    .help("read its attributes: which facts are gathered depends on them"),
+                Fault::of(
+                    &rules::WHOLE_CONTEXT,
+                    "policies",
+                    format!("policy `{id}` reads `context` as a whole"),
+                )
+                .of_policy(id),
             ]);
         }
         Self::compile(parts, ContextLayout::Gathered)
@@ -344,15 +348,15 @@ fn annotated(
     let step_up = policy.annotation("step_up").and_then(|name| {
         if !forbids {
             faults.push(
-                Fault::new("policies", format!("permit `{id}` carries `@step_up`"))
-                    .of_policy(&id)
-                    .help("put it on the forbid that the step-up lifts"),
+                Fault::of(&rules::STEP_UP_ON_PERMIT, "policies", format!("permit `{id}` carries `@step_up`"))
+                    .of_policy(&id),
             );
         }
         let place = requirements.iter().position(|(declared, _)| declared == name);
         if place.is_none() {
             faults.push(
-                Fault::new(
+                Fault::of(
+                    &rules::STEP_UP_UNDECLARED,
                     "policies",
                     format!("policy `{id}` asks for step-up `{name}`, which is not declared"),
                 )
@@ -380,7 +384,8 @@ fn action(number: usize, types: ActionTypes, layout: ContextLayout, faults: &mut
         for (name, field) in attributes {
             match (Group::named(&name), field.shape) {
                 (None, _) => faults.push(
-                    Fault::new(
+                    Fault::of(
+                        &rules::CONTEXT_ATTRIBUTE,
                         "schema.cedarschema",
                         format!("context attribute `{name}` of {} is nobody's", types.action),
                     )
@@ -392,7 +397,8 @@ fn action(number: usize, types: ActionTypes, layout: ContextLayout, faults: &mut
                 }
                 (Some(group), shape) if shape == *group_shape(group) => groups.add_whole(group),
                 (Some(group), _) => faults.push(
-                    Fault::new(
+                    Fault::of(
+                        &rules::CONTEXT_ATTRIBUTE,
                         "schema.cedarschema",
                         format!("context attribute `{name}` of {} has another type", types.action),
                     )

@@ -131,7 +131,7 @@ fn every_fact_of_the_fragment_is_numbered_and_the_other_way_round() {
         context.join(", ")
     );
     let (schema, _) = Schema::from_cedarschema_str(&text).unwrap();
-    let crate::shape::Shape::Record(groups) = crate::engine::action_types(&schema).remove(0).context else {
+    let crate::shape::Shape::Record(groups) = engine::action_types(&schema).remove(0).context else {
         panic!("a context is a record")
     };
     let mut typed = Vec::new();
