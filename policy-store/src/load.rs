@@ -4,6 +4,7 @@
 //! [`FILES_MAX`] files, [`FILE_BYTES_MAX`] bytes each, [`BUNDLE_BYTES_MAX`] bytes in all.
 
 mod cedar;
+mod links;
 mod nesting;
 mod route_schema;
 mod validate;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use cedar_policy::{Entities, PolicyId, PolicySet, Schema, SchemaFragment};
 use smol_str::SmolStr;
 
+use self::links::Collected;
 use self::route_schema::RouteSchema;
 use self::validate::{Places, placed, validate};
 use crate::digest::Digest;
@@ -110,7 +112,7 @@ pub(crate) fn parse(files: &Files) -> Parsed<'_> {
     if sources.is_empty() && faults.is_empty() {
         warnings.push(Fault::of(&rules::NO_POLICIES, "policies", "holds no policy, so everything is denied"));
     }
-    let (policies, set, places) = collect(&sources, &mut faults);
+    let (policies, set, places) = collect(files, &sources, &mut faults);
     if let Some(schema) = &schema {
         validate(schema, &set, (&sources, &places), &mut faults, &mut warnings);
     }
@@ -350,9 +352,10 @@ fn source<'f>(path: &'f Path, bytes: &'f [u8], faults: &mut Vec<Fault>) -> Optio
     }
 }
 
-/// Joins the policies of all files: `policy0`, `policy1`, … count over the files in the order of their paths,
+/// Joins the policies of all files, and the links of their templates: `policy0`, `policy1`, … count over the files in the order of their paths,
 /// as Cedar counts within one; `@id` replaces that name.
 fn collect(
+    files: &Files,
     sources: &[Source<'_>],
     faults: &mut Vec<Fault>,
 ) -> (Vec<(SmolStr, cedar_policy::Policy)>, PolicySet, Places) {
@@ -363,12 +366,7 @@ fn collect(
     let mut number = 0;
     for (file, source) in sources.iter().enumerate() {
         let mut own: Vec<_> = source.set.policies().collect();
-        own.sort_by_key(|policy| written_at(policy));
-        faults.extend(source.set.templates().map(|template| {
-            let message = format!("template `{}` has no link, so it says nothing", template.id());
-            Fault::of(&rules::TEMPLATE_UNLINKED, source.path, message)
-                .help("write a static policy, without `?principal` and `?resource`")
-        }));
+        own.sort_by_key(|policy| written_at(policy.id()));
         for policy in own {
             let id = match policy.annotation("id") {
                 Some(id) if !id.is_empty() => SmolStr::new(id),
@@ -394,12 +392,17 @@ fn collect(
             policies.push((id, policy));
         }
     }
+    links::add(
+        files,
+        sources,
+        &mut Collected { policies: &mut policies, set: &mut set, places: &mut places, faults },
+    );
     (policies, set, places)
 }
 
-/// Cedar numbers the policies of a text in the order in which they are written.
-fn written_at(policy: &cedar_policy::Policy) -> u64 {
-    policy.id().to_string().strip_prefix("policy").and_then(|number| number.parse().ok()).unwrap_or(u64::MAX)
+/// Cedar numbers the policies and templates of a text in the order in which they are written.
+fn written_at(id: &PolicyId) -> u64 {
+    id.to_string().strip_prefix("policy").and_then(|number| number.parse().ok()).unwrap_or(u64::MAX)
 }
 
 /// Identifies a bundle in directory form: names and contents of its files.

@@ -66,7 +66,10 @@ rules! {
     POLICY_SYNTAX Error "policy-syntax" "a policy cannot be parsed";
     POLICY_TOO_DEEP Error "policy-too-deep" "a policy nests too deep, or holds too many operators"
         => "split the policy, or move values into entities";
-    TEMPLATE_UNLINKED Error "template-unlinked" "a template has no link, so it says nothing";
+    TEMPLATE_UNLINKED Error "template-unlinked" "a template has no link, so it says nothing"
+        => "link it in links.json, or write a static policy without `?principal` and `?resource`";
+    LINKS_INVALID Error "links-invalid" "links.json cannot be read, or a link does not fit its template"
+        => "docs/bundle.md shows its form";
     DUPLICATE_ID Error "duplicate-id" "two policies have the same `@id`"
         => "give one of them another `@id`";
     STEP_UP_UNDECLARED Error "step-up-undeclared" "`@step_up` names a requirement that bundle.toml does not declare";

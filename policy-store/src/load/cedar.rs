@@ -54,7 +54,7 @@ fn load(from: &CedarSources<'_>) -> Result<CedarLoaded, Faults> {
     }
     let sources: Vec<Source<'_>> =
         files.iter().filter_map(|(path, bytes)| source(path, bytes, &mut faults)).collect();
-    let (policies, set, places) = collect(&sources, &mut warnings);
+    let (policies, set, places) = collect(&files, &sources, &mut warnings);
     let schema = from.schema.and_then(|path| schema(path, &mut faults));
     if let Some(schema) = &schema {
         let mut findings = Vec::new();
