@@ -1,9 +1,19 @@
 //! `cardea bundle`: one file per command.
 
+mod build;
 mod check;
+mod inspect;
+mod keygen;
+mod output;
+mod rollback;
+mod verify;
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use cardea_policy_store::fault::{Fault, Faults};
+use cardea_policy_store::load::{self, Files};
+use cardea_policy_store::pack::Packed;
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
@@ -12,10 +22,55 @@ pub(super) enum BundleCommand {
     ///
     /// Exit code 0: fine; 1: findings; 2: could not run.
     Check(check::CheckArgs),
+    /// Pack a bundle's directory into one file that can be signed.
+    ///
+    /// The same directory gives the same bytes on every machine and every day, so anybody can build it again and compare.
+    /// Exit code 0: built; 1: the bundle has faults; 2: could not run.
+    Build(build::BuildArgs),
+    /// Make a key that signs bundles, and the entry for trust.toml that trusts it.
+    Keygen(keygen::KeygenArgs),
+    /// Verify a packed bundle as a node would: signature, evidence, times, content.
+    ///
+    /// Exit code 0: it may serve; 1: it may not; 2: could not run.
+    Verify(verify::VerifyArgs),
+    /// Show what a packed bundle holds: its manifest, its files, its signature. Believes and verifies nothing.
+    Inspect(inspect::InspectArgs),
+    /// Go back to the content of an earlier revision, under a new and higher one.
+    ///
+    /// Exit code 0: done; 1: refused; 2: could not run.
+    Rollback(rollback::RollbackArgs),
 }
 
 pub(super) fn run(command: &BundleCommand) -> ExitCode {
     match command {
         BundleCommand::Check(args) => check::run(args),
+        BundleCommand::Build(args) => build::run(args),
+        BundleCommand::Keygen(args) => keygen::run(args),
+        BundleCommand::Verify(args) => verify::run(args),
+        BundleCommand::Inspect(args) => inspect::run(args),
+        BundleCommand::Rollback(args) => rollback::run(args),
     }
+}
+
+/// Reads a bundle in either form, without asking who signed it.
+pub(super) fn open(path: &Path) -> Result<Files, Faults> {
+    if path.is_dir() {
+        return load::read_directory(path);
+    }
+    let unpacked = packed(path)?.unpack().map_err(|error| Fault::new(path, error.to_string()))?;
+    Ok(unpacked.files)
+}
+
+/// Reads a packed bundle, without unpacking it.
+fn packed(path: &Path) -> Result<Packed, Fault> {
+    let unreadable = |error: std::io::Error| {
+        Fault::new(path, format!("cannot be read: {error}"))
+            .help("name a packed bundle; `cardea bundle build` makes one of a directory")
+    };
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > cardea_policy_store::pack::PACKED_BYTES_MAX as u64 {
+        return Err(Fault::new(path, format!("has {size} bytes, too many for a packed bundle")));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    Packed::split(bytes).map_err(|error| Fault::new(path, error.to_string()))
 }
