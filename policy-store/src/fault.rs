@@ -189,7 +189,8 @@ impl Fault {
     pub fn below(mut self, directory: &Path) -> Self {
         self.file = directory.join(&self.file);
         if let Some(place) = &mut self.place {
-            place.source = NamedSource::new(self.file.display().to_string(), Arc::clone(place.source.inner()));
+            place.source =
+                NamedSource::new(self.file.display().to_string(), Arc::clone(place.source.inner()));
         }
         self
     }

@@ -210,9 +210,7 @@ fn text<'f>(files: &'f Files, name: &str, faults: &mut Vec<Fault>) -> Option<&'f
         faults.push(Fault::of(&rules::FILE_MISSING, name, "is missing"));
         return None;
     };
-    std::str::from_utf8(bytes)
-        .map_err(|error| faults.push(not_text(name, error)))
-        .ok()
+    std::str::from_utf8(bytes).map_err(|error| faults.push(not_text(name, error))).ok()
 }
 
 fn not_text(file: impl Into<PathBuf>, error: std::str::Utf8Error) -> Fault {
@@ -259,9 +257,7 @@ fn schema(files: &Files, faults: &mut Vec<Fault>) -> Option<Schema> {
         .ok()?;
     Schema::from_schema_fragments([cardea, own])
         .map_err(|error| {
-            faults.push(
-                Fault::of(&rules::SCHEMA_INVALID, name, chain(&error)).labelled_by(text, &error),
-            );
+            faults.push(Fault::of(&rules::SCHEMA_INVALID, name, chain(&error)).labelled_by(text, &error));
         })
         .ok()
 }
@@ -272,9 +268,7 @@ fn entities(files: &Files, schema: &Schema, faults: &mut Vec<Fault>) -> Option<E
         None => schema.action_entities(),
         Some(_) => Entities::from_json_str(text(files, name, faults)?, Some(schema)),
     };
-    parsed
-        .map_err(|error| faults.push(Fault::of(&rules::ENTITIES_INVALID, name, chain(&error))))
-        .ok()
+    parsed.map_err(|error| faults.push(Fault::of(&rules::ENTITIES_INVALID, name, chain(&error)))).ok()
 }
 
 fn routes(files: &Files, schema: Option<&Schema>, faults: &mut Vec<Fault>) -> Option<RouteTable> {

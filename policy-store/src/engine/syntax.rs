@@ -309,10 +309,8 @@ pub(crate) fn entity_types(schema: &Schema) -> Vec<EntityTypes> {
     let mut types: Vec<EntityTypes> = core
         .entity_types()
         .map(|of| {
-            let attributes = Type::Record {
-                attrs: of.attributes().clone(),
-                open_attributes: of.open_attributes(),
-            };
+            let attributes =
+                Type::Record { attrs: of.attributes().clone(), open_attributes: of.open_attributes() };
             let mut names = BTreeSet::new();
             named_types(&attributes, &mut names);
             if let Some(tags) = of.tag_type() {
@@ -322,7 +320,11 @@ pub(crate) fn entity_types(schema: &Schema) -> Vec<EntityTypes> {
                 name: TypeName(of.name().clone()),
                 attributes: super::shape(&attributes),
                 names,
-                descendants: all.iter().filter(|name| of.has_descendant_entity_type(&name.0)).cloned().collect(),
+                descendants: all
+                    .iter()
+                    .filter(|name| of.has_descendant_entity_type(&name.0))
+                    .cloned()
+                    .collect(),
             }
         })
         .collect();
@@ -355,7 +357,9 @@ pub(crate) fn action_members(schema: &Schema) -> Vec<(Uid, Vec<Uid>)> {
 
 fn named_types(of: &Type, names: &mut BTreeSet<TypeName>) {
     match of {
-        Type::Entity(EntityKind::Entity(bound)) => names.extend(bound.get_single_entity().cloned().map(TypeName)),
+        Type::Entity(EntityKind::Entity(bound)) => {
+            names.extend(bound.get_single_entity().cloned().map(TypeName))
+        }
         Type::Set { element_type: Some(element) } => named_types(element, names),
         Type::Record { attrs, .. } => {
             for (_, attribute) in attrs.iter() {

@@ -135,7 +135,8 @@ impl<'b> Bundle<'b> {
     /// A finding about something that bundle.toml declares in a table.
     pub(super) fn in_settings(&self, rule: &'static Rule, table: &str, name: &str, message: String) -> Fault {
         let fault = Fault::of(rule, "bundle.toml", message);
-        let spellings = [format!("[{table}.{name}]"), format!("[{table}.\"{name}\"]"), format!("{table}.{name}")];
+        let spellings =
+            [format!("[{table}.{name}]"), format!("[{table}.\"{name}\"]"), format!("{table}.{name}")];
         let found = spellings.iter().find_map(|text| Some((self.settings_text.find(text)?, text.len())));
         match found {
             Some((offset, length)) => fault.at(self.settings_text, offset, length),
@@ -144,7 +145,12 @@ impl<'b> Bundle<'b> {
     }
 
     /// A finding about something that the schema declares, by its number in [`Self::declarations`].
-    pub(super) fn in_schema(&self, rule: &'static Rule, declaration: Option<usize>, message: String) -> Fault {
+    pub(super) fn in_schema(
+        &self,
+        rule: &'static Rule,
+        declaration: Option<usize>,
+        message: String,
+    ) -> Fault {
         let fault = Fault::of(rule, "schema.cedarschema", message);
         match declaration.and_then(|number| self.declarations.get(number)) {
             Some(found) => fault.within(&self.schema_source, found.span.start, found.span.len()),

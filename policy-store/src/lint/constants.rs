@@ -27,7 +27,11 @@ pub(super) fn find(bundle: &Bundle<'_>, found: &mut Found) {
             }
             let message = match (whole, part.value) {
                 (true, false) => {
-                    format!("policy `{}` never applies: {}", subject.id, part.why.unwrap_or("its condition is false"))
+                    format!(
+                        "policy `{}` never applies: {}",
+                        subject.id,
+                        part.why.unwrap_or("its condition is false")
+                    )
                 }
                 (true, true) => format!("the condition of policy `{}` is always true", subject.id),
                 (false, value) => {
@@ -155,11 +159,15 @@ fn contradiction(terms: &[Term]) -> Option<(&Term, &'static str)> {
             (Operator::Less, Kind::Long(bound), _) => {
                 at_least(demands.entry(right).or_default(), bound.saturating_add(1));
             }
-            (Operator::LessOrEqual, Kind::Long(bound), _) => at_least(demands.entry(right).or_default(), *bound),
+            (Operator::LessOrEqual, Kind::Long(bound), _) => {
+                at_least(demands.entry(right).or_default(), *bound)
+            }
             (Operator::Less, _, Kind::Long(bound)) => {
                 at_most(demands.entry(left).or_default(), bound.saturating_sub(1));
             }
-            (Operator::LessOrEqual, _, Kind::Long(bound)) => at_most(demands.entry(left).or_default(), *bound),
+            (Operator::LessOrEqual, _, Kind::Long(bound)) => {
+                at_most(demands.entry(left).or_default(), *bound)
+            }
             (Operator::Equal, literal, _) if is_literal(literal) => {
                 if !equals(demands.entry(right).or_default(), literal) {
                     return Some((term, "it demands two values of the same thing"));

@@ -128,7 +128,9 @@ fn says(fact: Fact, values: &Values<'_>) -> String {
     match values {
         Values::Between(least, i64::MAX) => format!("it is never below {least}"),
         Values::Between(least, most) => format!("it is {least} to {most}"),
-        Values::Texts(_) if fact == Fact::BehaviorPreviousAction => "the schema has no such action".to_owned(),
+        Values::Texts(_) if fact == Fact::BehaviorPreviousAction => {
+            "the schema has no such action".to_owned()
+        }
         Values::Texts(texts) => format!("it is one of {}", texts.join(", ")),
     }
 }

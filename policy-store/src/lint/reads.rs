@@ -56,7 +56,9 @@ impl<'t> Reader<'t, '_, '_> {
     /// Walks a term where the entities of `known` are listed.
     fn walk(&mut self, term: &'t Term, known: &[&'t Term]) -> Listed<'t> {
         match &term.kind {
-            Kind::All(terms) => self.sequence(terms, known, |listed| (listed.if_true, listed.if_false), false),
+            Kind::All(terms) => {
+                self.sequence(terms, known, |listed| (listed.if_true, listed.if_false), false)
+            }
             Kind::Any(terms) => self.sequence(terms, known, |listed| (listed.if_false, listed.if_true), true),
             Kind::Not(inner) => {
                 let Listed { if_true, if_false } = self.walk(inner, known);
@@ -169,8 +171,12 @@ impl<'t> Reader<'t, '_, '_> {
         let subject = self.subject;
         match &term.kind {
             Kind::Entity(uid) => self.values.bundle.listed.contains(uid),
-            Kind::Variable(Variable::Principal) => self.scope_lists(&subject.principal, &subject.actions.principals),
-            Kind::Variable(Variable::Resource) => self.scope_lists(&subject.resource, &subject.actions.resources),
+            Kind::Variable(Variable::Principal) => {
+                self.scope_lists(&subject.principal, &subject.actions.principals)
+            }
+            Kind::Variable(Variable::Resource) => {
+                self.scope_lists(&subject.resource, &subject.actions.resources)
+            }
             Kind::Variable(Variable::Action) => true,
             Kind::Read(of, attribute) => {
                 let holders = self.shapes(of);
@@ -202,8 +208,12 @@ impl<'t> Reader<'t, '_, '_> {
             admitted.cloned().map(Shape::Entity).collect()
         };
         match &term.kind {
-            Kind::Variable(Variable::Principal) => role(&self.subject.principal, &self.subject.actions.principals),
-            Kind::Variable(Variable::Resource) => role(&self.subject.resource, &self.subject.actions.resources),
+            Kind::Variable(Variable::Principal) => {
+                role(&self.subject.principal, &self.subject.actions.principals)
+            }
+            Kind::Variable(Variable::Resource) => {
+                role(&self.subject.resource, &self.subject.actions.resources)
+            }
             Kind::Variable(Variable::Context) => {
                 let numbers = self.subject.actions.numbers.iter();
                 numbers.filter_map(|number| Some(bundle.actions.get(*number)?.context.clone())).collect()

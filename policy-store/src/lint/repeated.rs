@@ -73,7 +73,8 @@ impl<'b> Shelves<'b> {
         }
         for shelf in by_condition.values_mut() {
             for numbers in shelf.by_scope.values_mut() {
-                let width = |number: &usize| policies.get(*number).map_or(0, |found| found.actions.numbers.len());
+                let width =
+                    |number: &usize| policies.get(*number).map_or(0, |found| found.actions.numbers.len());
                 numbers.sort_by_key(|number| (std::cmp::Reverse(width(number)), *number));
             }
         }
@@ -98,7 +99,9 @@ impl<'b> Shelves<'b> {
                         numbers.iter().filter(|other| **other != number).take(COMPARED_MAX)
                     });
                     let shadow = others.into_iter().find(|other| {
-                        self.policies.get(**other).is_some_and(|wide| shadows((wide, **other), (subject, number)))
+                        self.policies
+                            .get(**other)
+                            .is_some_and(|wide| shadows((wide, **other), (subject, number)))
                     });
                     if shadow.is_some() {
                         return shadow.copied();

@@ -203,7 +203,8 @@ pub(super) fn declarations(text: &str) -> Vec<Declaration> {
                 (TokenKind::Sign(b';'), _) if depth == 0 => break,
                 (TokenKind::Sign(b'{' | b'[' | b'<'), _) => depth += 1,
                 (TokenKind::Sign(b'}' | b']' | b'>'), _) => depth = depth.saturating_sub(1),
-                (TokenKind::Word("in" | "appliesTo" | "tags" | "enum"), Some(_)) | (TokenKind::Sign(b'='), _) => {
+                (TokenKind::Word("in" | "appliesTo" | "tags" | "enum"), Some(_))
+                | (TokenKind::Sign(b'='), _) => {
                     names = false;
                 }
                 (TokenKind::Word(name) | TokenKind::Text(name), Some(what)) if names && depth == 0 => {

@@ -131,7 +131,8 @@ fn without_permit(bundle: &Bundle<'_>, found: &mut Found) {
     for (number, types) in bundle.actions.iter().enumerate() {
         let applies = !types.principals.is_empty() && !types.resources.is_empty();
         if applies && !permitted.contains(&number) {
-            let message = format!("no permit covers action `{}`, so every attempt at it is denied", types.action.id());
+            let message =
+                format!("no permit covers action `{}`, so every attempt at it is denied", types.action.id());
             let declaration = declaration_of_action(bundle, &types.action);
             found.add_declaration(bundle, &rules::ACTION_WITHOUT_PERMIT, declaration, message);
         }

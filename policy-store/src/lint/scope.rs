@@ -61,8 +61,10 @@ struct Occupied(AHashSet<(Uid, TypeName)>);
 
 impl Occupied {
     fn of(bundle: &Bundle<'_>) -> Self {
-        let needed =
-            bundle.policies.iter().any(|subject| within(&subject.principal).or(within(&subject.resource)).is_some());
+        let needed = bundle
+            .policies
+            .iter()
+            .any(|subject| within(&subject.principal).or(within(&subject.resource)).is_some());
         let mut pairs = AHashSet::new();
         if needed {
             for uid in bundle.world.uids() {

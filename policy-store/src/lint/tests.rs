@@ -75,7 +75,8 @@ fn the_examples_are_clean() {
     for name in ["../examples/agents", "../tests/bundles/web"] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
         let report = check(&load::read_directory(&dir).unwrap());
-        let shown: Vec<String> = report.findings.iter().map(|fault| format!("{} {fault}", fault.id)).collect();
+        let shown: Vec<String> =
+            report.findings.iter().map(|fault| format!("{} {fault}", fault.id)).collect();
         assert!(shown.is_empty(), "{name}: {shown:#?}");
     }
 }
@@ -88,7 +89,11 @@ fn what_the_loader_refuses_is_found_with_its_rule() {
         ("entities.json", "[{}]", "entities.json:0 entities-invalid"),
         ("routes.toml", "[[rout]]", "routes.toml:1 routes-invalid"),
         ("policies/z.cedar", "permit(principal);", "policies/z.cedar:1 policy-syntax"),
-        ("policies/z.cedar", "permit(principal == ?principal, action, resource);", "policies/z.cedar:0 template-unlinked"),
+        (
+            "policies/z.cedar",
+            "permit(principal == ?principal, action, resource);",
+            "policies/z.cedar:0 template-unlinked",
+        ),
         (
             "policies/z.cedar",
             "\n@id(\"readers\") forbid(principal, action, resource) when { context.risk.score > 1 };",
@@ -104,8 +109,16 @@ fn what_the_loader_refuses_is_found_with_its_rule() {
             "\n@step_up(\"login\") permit(principal, action, resource);",
             "policies/z.cedar:2 step-up-on-permit",
         ),
-        ("policies/z.cedar", "permit(principal is No, action, resource);", "policies/z.cedar:1 unknown-entity-type"),
-        ("policies/z.cedar", "permit(principal, action == Action::\"no\", resource);", "policies/z.cedar:1 unknown-action"),
+        (
+            "policies/z.cedar",
+            "permit(principal is No, action, resource);",
+            "policies/z.cedar:1 unknown-entity-type",
+        ),
+        (
+            "policies/z.cedar",
+            "permit(principal, action == Action::\"no\", resource);",
+            "policies/z.cedar:1 unknown-action",
+        ),
     ] {
         let found = found(&[(name, text)]);
         assert!(found.contains(&expected.to_owned()), "{expected} is not in {found:?}");
@@ -137,12 +150,24 @@ fn each_annotation_that_is_missing_or_wrong_is_found() {
     for (policy, expected) in [
         (format!("@id(\"n\")\nforbid {SCOPE} {when};"), vec!["2 forbid-without-reason"]),
         (format!("@reason(\"r\")\nforbid {SCOPE} {when};"), vec!["2 missing-id"]),
-        (format!("@id(\"n\")\n@obligation(\"msk\")\npermit {SCOPE} {when};"), vec!["2 obligation-undeclared"]),
-        (format!("@id(\"n\")\n@reasons(\"r\") @reason(\"r\")\nforbid {SCOPE} {when};"), vec!["2 annotation-misspelt"]),
-        (format!("@id(\"n\") @reason(\"r\")\n@setp_up(\"login\")\nforbid {SCOPE} {when};"), vec!["2 annotation-misspelt"]),
+        (
+            format!("@id(\"n\")\n@obligation(\"msk\")\npermit {SCOPE} {when};"),
+            vec!["2 obligation-undeclared"],
+        ),
+        (
+            format!("@id(\"n\")\n@reasons(\"r\") @reason(\"r\")\nforbid {SCOPE} {when};"),
+            vec!["2 annotation-misspelt"],
+        ),
+        (
+            format!("@id(\"n\") @reason(\"r\")\n@setp_up(\"login\")\nforbid {SCOPE} {when};"),
+            vec!["2 annotation-misspelt"],
+        ),
         (format!("@id(\"n\") @owner(\"team\") @doc(\"d\")\npermit {SCOPE} {when};"), vec![]),
         (format!("@id(\"n\")\n@reason(\"r\")\npermit {SCOPE} {when};"), vec!["2 annotation-without-effect"]),
-        (format!("{NAMED}\n@obligation(\"mask\")\nforbid {SCOPE} {when};"), vec!["2 annotation-without-effect"]),
+        (
+            format!("{NAMED}\n@obligation(\"mask\")\nforbid {SCOPE} {when};"),
+            vec!["2 annotation-without-effect"],
+        ),
         (format!("{NAMED}\n@severity\nforbid {SCOPE} {when};"), vec!["2 annotation-without-effect"]),
         (
             format!("{NAMED}\n@step_up(\"login\")\nforbid {SCOPE} when {{ context.risk.score > 5 }};"),
@@ -168,13 +193,17 @@ fn what_bundle_toml_declares_for_nobody_is_found() {
 
 #[test]
 fn permits_and_forbids_of_everything_are_found() {
-    let only = |scope: &str, condition: &str| in_policy(&format!("@id(\"n\")\npermit (\n{scope}\n) {condition};"));
+    let only =
+        |scope: &str, condition: &str| in_policy(&format!("@id(\"n\")\npermit (\n{scope}\n) {condition};"));
     let when = "when { context.risk.score < 5 }";
     assert_eq!(
         only("principal,\naction == Action::\"read\",\nresource is Doc", when),
         ["policies/z.cedar:3 permit-every-principal"]
     );
-    assert_eq!(only("principal is Agent,\naction,\nresource is Doc", when), ["policies/z.cedar:4 permit-every-action"]);
+    assert_eq!(
+        only("principal is Agent,\naction,\nresource is Doc", when),
+        ["policies/z.cedar:4 permit-every-action"]
+    );
     assert_eq!(
         only("principal is Agent,\naction == Action::\"read\",\nresource", when),
         ["policies/z.cedar:5 permit-every-resource"]
@@ -304,21 +333,34 @@ fn policies_that_say_what_others_say_are_found() {
     for (second, expected) in [
         (permit.clone(), "duplicate-policy"),
         (format!("permit {SCOPE} unless {{ !(5 > context.risk.score) }};"), "duplicate-policy"),
-        (format!("permit (principal == Agent::\"a\", action == Action::\"read\", resource is Doc) {when};"), "shadowed-policy"),
-        (format!("permit (principal is Agent in Team::\"t\", action == Action::\"read\", resource is Doc) {when};"), "shadowed-policy"),
+        (
+            format!(
+                "permit (principal == Agent::\"a\", action == Action::\"read\", resource is Doc) {when};"
+            ),
+            "shadowed-policy",
+        ),
+        (
+            format!(
+                "permit (principal is Agent in Team::\"t\", action == Action::\"read\", resource is Doc) {when};"
+            ),
+            "shadowed-policy",
+        ),
     ] {
         assert_eq!(said(pair(&permit, &second)), [format!("policies/z.cedar:2 {expected}")], "{second}");
     }
     // The first permit of the clean bundle covers a group of actions, under a condition of its own.
     let narrower = format!("@id(\"n\") permit {SCOPE} when {{ context.session.known }};");
     assert_eq!(in_policy(&narrower), ["policies/z.cedar:1 shadowed-policy"]);
-    let obliging = format!("@id(\"n\") @obligation(\"mask\") permit {SCOPE} when {{ context.session.known }};");
+    let obliging =
+        format!("@id(\"n\") @obligation(\"mask\") permit {SCOPE} when {{ context.session.known }};");
     assert_eq!(in_policy(&obliging), ["policies/z.cedar:1 shadowed-policy"]);
     for second in [
         format!("permit (principal is Agent, action == Action::\"write\", resource is Doc) {when};"),
         format!("permit {SCOPE} when {{ context.risk.score < 6 }};"),
         format!("forbid {SCOPE} {when};"),
-        format!("permit (principal in Team::\"t\", action in [Action::\"read\", Action::\"write\"], resource is Doc) {when};"),
+        format!(
+            "permit (principal in Team::\"t\", action in [Action::\"read\", Action::\"write\"], resource is Doc) {when};"
+        ),
     ] {
         assert!(said(pair(&permit, &second)).is_empty(), "{second}");
     }
@@ -340,7 +382,10 @@ fn a_step_up_does_not_shadow_a_deny_and_no_obligation_is_lost() {
 
 #[test]
 fn a_schema_that_declares_too_much_is_found() {
-    let schema = format!("{}entity Lonely;\naction idle;\naction erase appliesTo {{ principal: Agent, resource: Doc, context: Facts }};", CLEAN[1].1);
+    let schema = format!(
+        "{}entity Lonely;\naction idle;\naction erase appliesTo {{ principal: Agent, resource: Doc, context: Facts }};",
+        CLEAN[1].1
+    );
     assert_eq!(
         found(&[("schema.cedarschema", &schema)]),
         [
@@ -356,7 +401,10 @@ fn routes_and_actions_that_do_not_meet_are_found() {
     let routes = "[identity]\nsources = [\"mtls\"]\n[identity.mtls]\ntype = \"Agent\"\n\
         [[route]]\nmethod = \"GET\"\npath = \"/d/{d}\"\naction = \"read\"\nresource = { type = \"Doc\", id = \"{d}\" }\n\
         [[route]]\nmethod = \"PUT\"\npath = \"/d/{d}\"\naction = \"erase\"\nresource = { type = \"Doc\", id = \"{d}\" }\n";
-    let schema = format!("{}@allow(\"action-without-permit\")\naction erase appliesTo {{ principal: Agent, resource: Doc, context: Facts }};", CLEAN[1].1);
+    let schema = format!(
+        "{}@allow(\"action-without-permit\")\naction erase appliesTo {{ principal: Agent, resource: Doc, context: Facts }};",
+        CLEAN[1].1
+    );
     assert_eq!(
         found(&[("schema.cedarschema", &schema), ("routes.toml", routes)]),
         ["routes.toml:10 route-without-permit", "schema.cedarschema:6 action-without-route"]
@@ -366,7 +414,9 @@ fn routes_and_actions_that_do_not_meet_are_found() {
 #[test]
 fn allow_silences_what_it_names_and_is_found_when_it_silences_nothing() {
     let policy = |allow: &str| {
-        in_policy(&format!("@id(\"n\") @allow(\"{allow}\")\nforbid {SCOPE} when {{ context.risk.level == \"hihg\" }};"))
+        in_policy(&format!(
+            "@id(\"n\") @allow(\"{allow}\")\nforbid {SCOPE} when {{ context.risk.level == \"hihg\" }};"
+        ))
     };
     assert!(policy("forbid-without-reason, unknown-fact-value").is_empty());
     assert_eq!(
@@ -381,7 +431,9 @@ fn allow_silences_what_it_names_and_is_found_when_it_silences_nothing() {
         let [only] = &*report.findings else { panic!("{:?}", report.findings) };
         only.to_string()
     };
-    assert!(unused("duplicate-policies").ends_with("`@allow` names `duplicate-policies`, which is no rule (did you mean `duplicate-policy`?)"));
+    assert!(unused("duplicate-policies").ends_with(
+        "`@allow` names `duplicate-policies`, which is no rule (did you mean `duplicate-policy`?)"
+    ));
     assert!(unused("schema-invalid").contains("cannot silence `schema-invalid`"));
     let schema = CLEAN[1].1.replace("entity Team;", "@allow(\"unused-entity-type\")\nentity Team;");
     assert_eq!(found(&[("schema.cedarschema", &schema)]), ["schema.cedarschema:2 unused-allow"]);
@@ -389,7 +441,10 @@ fn allow_silences_what_it_names_and_is_found_when_it_silences_nothing() {
 
 #[test]
 fn a_finding_spans_what_it_is_about() {
-    let report = check(&files(&[("policies/z.cedar", "@id(\"ü\")\n@obligation(\"no\") permit (principal is Agent, action == Action::\"read\", resource is Doc);\n")]));
+    let report = check(&files(&[(
+        "policies/z.cedar",
+        "@id(\"ü\")\n@obligation(\"no\") permit (principal is Agent, action == Action::\"read\", resource is Doc);\n",
+    )]));
     let fault = report.findings.iter().find(|fault| fault.id == "obligation-undeclared").unwrap();
     let (start, end) = (fault.start().unwrap(), fault.end().unwrap());
     assert_eq!((start.line, start.column, end.line, end.column), (2, 1, 2, 18));

@@ -73,9 +73,9 @@ pub(super) fn validate(
     let placed = |policy: &PolicyId, rule: &'static Rule, message: String, diagnostic: &dyn Diagnostic| {
         let id: &str = policy.as_ref();
         match places.named(id).and_then(|place| sources.get(place.source)) {
-            Some(source) => {
-                Fault::of(rule, source.path, message).of_policy(id).labelled_within(source.shared(), diagnostic)
-            }
+            Some(source) => Fault::of(rule, source.path, message)
+                .of_policy(id)
+                .labelled_within(source.shared(), diagnostic),
             None => Fault::of(rule, "policies", message).of_policy(id),
         }
     };
@@ -85,9 +85,9 @@ pub(super) fn validate(
             .map(|error| placed(error.policy_id(), rule_of_error(error), error.to_string(), error)),
     );
     warnings.extend(
-        result
-            .validation_warnings()
-            .map(|warning| placed(warning.policy_id(), rule_of_warning(warning), warning.to_string(), warning)),
+        result.validation_warnings().map(|warning| {
+            placed(warning.policy_id(), rule_of_warning(warning), warning.to_string(), warning)
+        }),
     );
     faults.sort_by(|a, b| (a.file(), a.line()).cmp(&(b.file(), b.line())));
 }
