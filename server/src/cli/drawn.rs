@@ -1,6 +1,6 @@
-//! Faults drawn with the lines of source that they are in, for terminals.
+//! Faults drawn with the lines of source that they are in, for terminals; and output that may be cut short.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 
 use cardea_policy_store::fault::{Fault, Severity};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
@@ -54,4 +54,11 @@ pub(super) fn drawn(fault: &Fault) -> String {
     } else {
         format!("{} ({}): {fault}\n", fault.severity.name(), fault.id)
     }
+}
+
+/// Prints to standard output. A reader that has enough, as `head` has, is no fault.
+pub(super) fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // Nobody is left to be told.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n"));
 }

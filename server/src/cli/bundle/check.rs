@@ -1,5 +1,5 @@
 //! `cardea bundle check`: everything that is wrong with a bundle, and what it surely does not mean.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks on its standard streams")]
+#![expect(clippy::print_stderr, reason = "a command speaks on its standard streams")]
 
 mod github;
 mod sarif;
@@ -13,7 +13,7 @@ use cardea_policy_store::lint::{self, Report, Summary};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use crate::cli::drawn::drawn;
+use crate::cli::drawn::{drawn, say};
 use crate::cli::exit;
 
 /// Most findings that are drawn for people: nobody reads more in one go.
@@ -104,7 +104,7 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
         CheckFormat::Sarif => print_json(&sarif::log(findings(&checked))),
         CheckFormat::Github => {
             for finding in findings(&checked) {
-                println!("{}", github::annotation(finding));
+                say(&github::annotation(finding));
             }
         }
     }
@@ -159,7 +159,7 @@ fn human(checked: &[Checked<'_>]) {
     for Checked { path, report, .. } in checked {
         let counts = counts(report);
         match &report.summary {
-            Some(bundle) => println!(
+            Some(bundle) => say(&format!(
                 "{} revision {}: {}, {} policies, {} entities, {counts}\ndigest {}",
                 bundle.name,
                 bundle.revision,
@@ -167,7 +167,7 @@ fn human(checked: &[Checked<'_>]) {
                 bundle.policies,
                 bundle.entities,
                 bundle.digest
-            ),
+            )),
             None => eprintln!("{}: {counts}; the bundle cannot serve", path.display()),
         }
     }
@@ -287,7 +287,7 @@ struct JsonRule {
 fn list(format: CheckFormat) -> ExitCode {
     if format == CheckFormat::Human {
         for rule in rules::ALL {
-            println!("{:<24} {:<8} {}", rule.id, rule.severity.name(), rule.meaning);
+            say(&format!("{:<24} {:<8} {}", rule.id, rule.severity.name(), rule.meaning));
         }
     } else {
         let rules: Vec<JsonRule> = rules::ALL
@@ -307,7 +307,7 @@ fn list(format: CheckFormat) -> ExitCode {
 
 fn print_json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => println!("{text}"),
+        Ok(text) => say(&text),
         Err(error) => eprintln!("the report cannot be written: {error}"),
     }
 }

@@ -3,7 +3,7 @@
 //! Writes what `cedar format` writes with its defaults, so that editors and CI agree. A file is replaced as a whole or not
 //! touched: one that does not parse, or whose comments would not all survive, keeps every byte. Never touches the schema:
 //! Cedar has no formatter for it that keeps comments.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks on its standard streams")]
+#![expect(clippy::print_stderr, reason = "a command speaks on its standard streams")]
 
 mod difference;
 
@@ -18,7 +18,7 @@ use cedar_policy_formatter::{Config, policies_str_to_pretty};
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::drawn::drawn;
+use crate::cli::drawn::{drawn, say};
 use crate::cli::{Format, exit};
 
 #[derive(Debug, Args)]
@@ -215,9 +215,9 @@ fn human(outcomes: &[(PathBuf, Outcome)], check: bool) {
             Outcome::Changed { before, after } => {
                 changed += 1;
                 if check {
-                    println!("{} would change:\n{}", path.display(), difference::shown(before, after));
+                    say(&format!("{} would change:\n{}", path.display(), difference::shown(before, after)));
                 } else {
-                    println!("{} formatted", path.display());
+                    say(&format!("{} formatted", path.display()));
                 }
             }
             Outcome::Faulty(faults) => {
@@ -229,7 +229,7 @@ fn human(outcomes: &[(PathBuf, Outcome)], check: bool) {
         }
     }
     let verb = if check { "would change" } else { "formatted" };
-    println!("{} files: {changed} {verb}, {faulty} with faults", outcomes.len());
+    say(&format!("{} files: {changed} {verb}, {faulty} with faults", outcomes.len()));
 }
 
 fn json(outcomes: &[(PathBuf, Outcome)], check: bool) {
@@ -243,7 +243,7 @@ fn json(outcomes: &[(PathBuf, Outcome)], check: bool) {
         }
     }
     match serde_json::to_string_pretty(&report) {
-        Ok(text) => println!("{text}"),
+        Ok(text) => say(&text),
         Err(error) => eprintln!("the report cannot be written: {error}"),
     }
 }
