@@ -2,6 +2,8 @@
 
 mod build;
 mod check;
+mod fmt;
+mod init;
 mod inspect;
 mod keygen;
 mod output;
@@ -13,37 +15,52 @@ use std::process::ExitCode;
 
 use cardea_policy_store::fault::{Fault, Faults};
 use cardea_policy_store::load::{self, Files};
-use cardea_policy_store::pack::Packed;
+use cardea_policy_store::pack::{PACKED_BYTES_MAX, Packed};
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BundleCommand {
-    /// Validate a bundle strictly against its schema and say what is wrong, where, and what to do.
+    /// Start a small working bundle, with tests and a pipeline.
+    ///
+    /// Exit code 0: done; 2: could not run.
+    Init(init::InitArgs),
+    /// Validate a bundle strictly, and find what it surely does not mean: the place, the fault, and what to do.
     ///
     /// Exit code 0: fine; 1: findings; 2: could not run.
     Check(check::CheckArgs),
+    /// Format the policies of a bundle.
+    ///
+    /// Exit code 0: done, or with --check nothing to do; 1: findings; 2: could not run.
+    Fmt(fmt::FmtArgs),
     /// Pack a bundle's directory into one file that can be signed.
     ///
     /// The same directory gives the same bytes on every machine and every day, so anybody can build it again and compare.
     /// Exit code 0: built; 1: the bundle has faults; 2: could not run.
     Build(build::BuildArgs),
     /// Make a key that signs bundles, and the entry for trust.toml that trusts it.
+    ///
+    /// Exit code 0: made; 2: could not run.
     Keygen(keygen::KeygenArgs),
     /// Verify a packed bundle as a node would: signature, evidence, times, content.
     ///
     /// Exit code 0: it may serve; 1: it may not; 2: could not run.
     Verify(verify::VerifyArgs),
     /// Show what a packed bundle holds: its manifest, its files, its signature. Believes and verifies nothing.
+    ///
+    /// Exit code 0: shown; 1: it is no packed bundle; 2: could not run.
     Inspect(inspect::InspectArgs),
     /// Go back to the content of an earlier revision, under a new and higher one.
     ///
+    /// With a packed bundle it makes a new one to sign and publish; with --node a running node goes back by itself.
     /// Exit code 0: done; 1: refused; 2: could not run.
     Rollback(rollback::RollbackArgs),
 }
 
 pub(super) fn run(command: &BundleCommand) -> ExitCode {
     match command {
+        BundleCommand::Init(args) => init::run(args),
         BundleCommand::Check(args) => check::run(args),
+        BundleCommand::Fmt(args) => fmt::run(args),
         BundleCommand::Build(args) => build::run(args),
         BundleCommand::Keygen(args) => keygen::run(args),
         BundleCommand::Verify(args) => verify::run(args),
@@ -54,7 +71,7 @@ pub(super) fn run(command: &BundleCommand) -> ExitCode {
 
 /// Reads a bundle in either form, without asking who signed it.
 pub(super) fn open(path: &Path) -> Result<Files, Faults> {
-    if path.is_dir() {
+    if !path.is_file() {
         return load::read_directory(path);
     }
     let unpacked = packed(path)?.unpack().map_err(|error| Fault::new(path, error.to_string()))?;
@@ -68,7 +85,7 @@ fn packed(path: &Path) -> Result<Packed, Fault> {
             .help("name a packed bundle; `cardea bundle build` makes one of a directory")
     };
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
-    if size > cardea_policy_store::pack::PACKED_BYTES_MAX as u64 {
+    if size > PACKED_BYTES_MAX as u64 {
         return Err(Fault::new(path, format!("has {size} bytes, too many for a packed bundle")));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
