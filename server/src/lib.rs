@@ -4,6 +4,7 @@
 //! decision means lives in `cardea-core`, which knows none of it.
 
 pub mod audit;
+pub mod bundle_admin;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod pipeline;
 pub mod router;
 pub mod run;
 pub mod serve;
+pub mod shadow;
 pub mod shutdown;
 pub mod state;
 pub mod supervise;

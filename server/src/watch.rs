@@ -49,6 +49,18 @@ impl BundleWatch {
         Self { dir, pipeline, history: Mutex::new(History::default()), seen: Mutex::default() }
     }
 
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The pipeline that it serves.
+    #[must_use]
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
     /// What became of the bundle so far.
     #[must_use]
     pub fn history(&self) -> History {
@@ -199,6 +211,7 @@ fn record(change: &'static str, name: &str, revision: u64, digest: &str, reason:
         revision,
         digest: digest.into(),
         reason: reason.into(),
+        asked_by: SmolStr::default(),
     })
 }
 
