@@ -209,6 +209,14 @@ impl Needs {
         }
     }
 
+    /// All that can be read.
+    #[must_use]
+    pub fn every() -> Self {
+        let mut needs = Self::default();
+        Group::ALL.into_iter().for_each(|group| needs.add_whole(group));
+        needs
+    }
+
     /// The union.
     #[must_use]
     pub fn with(self, other: Self) -> Self {

@@ -80,17 +80,14 @@ impl Action {
         self.request.get(name).map(|field| &field.shape)
     }
 
-    /// The request without the fields that the schema does not know: the caller's surplus.
+    /// The request without the fields that the schema does not know, the caller's surplus; `None` if there are none.
     #[must_use]
-    pub fn known_fields(&self, request: Record) -> Record {
+    pub fn without_surplus(&self, request: &Record) -> Option<Record> {
         if request.iter().all(|(name, _)| self.request.contains_key(name)) {
-            return request;
+            return None;
         }
-        request
-            .iter()
-            .filter(|(name, _)| self.request.contains_key(*name))
-            .map(|(name, value)| (name.clone(), value))
-            .collect()
+        let known = request.iter().filter(|(name, _)| self.request.contains_key(*name));
+        Some(known.map(|(name, value)| (name.clone(), value)).collect())
     }
 
     /// The first field that does not fit the schema, as (name, type that the schema asks for).

@@ -4,6 +4,7 @@
 //! decision means lives in `cardea-core`, which knows none of it.
 
 pub mod audit;
+pub mod bundle_admin;
 pub mod bundles;
 pub mod cli;
 pub mod clock;
@@ -18,6 +19,7 @@ pub mod pipeline;
 pub mod router;
 pub mod run;
 pub mod serve;
+pub mod shadow;
 pub mod shutdown;
 pub mod state;
 pub mod supervise;

@@ -170,6 +170,35 @@ pub const TRUST_BYTES_MAX: u64 = 256 * 1024;
 
 /// `bundle.keep`: one to go back to, up to what a directory still lists at once.
 pub const BUNDLE_KEEP_RANGE: RangeInclusive<u64> = 2..=1000;
+/// Attempts that wait for the shadow's thread, about 1 KiB each: at 100,000 attempts a second it bridges 80 ms in which
+/// the thread gets no core.
+pub const SHADOW_SAMPLES_MAX: usize = 8192;
+
+/// Least rest of the shadow's thread between two rounds. Waking it for each attempt would cost the deciding thread tens of
+/// microseconds; 200 wake-ups a second while a shadow is on are cheap.
+pub const SHADOW_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Rest of the shadow's thread while no shadow is on; a start wakes it, the end of the process need not wait longer.
+pub const SHADOW_IDLE: Duration = Duration::from_millis(200);
+
+/// Packed candidate that comes in over the wire, in bytes: the largest packed bundle that a source may give.
+pub const CANDIDATE_BYTES_MAX: u64 = 64 << 20;
+
+/// Chunk of a packed candidate, in bytes: half of the largest message.
+pub const CANDIDATE_CHUNK_BYTES_MAX: usize = 512 * 1024;
+
+/// Wait for a whole packed candidate: 64 MiB in this time are 5 Mbit/s.
+pub const CANDIDATE_UPLOAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Reason that an operator gives for a change, in bytes: some sentences.
+pub const REASON_BYTES_MAX: usize = 1024;
+
+/// Message of a refusal, in bytes. It travels in a trailer, three bytes for a line end; clients commonly take 16 KiB of
+/// these.
+pub const REFUSAL_BYTES_MAX: usize = 4096;
+
+/// Groups of differences in one status of the shadow: what people look through.
+pub const SHADOW_GROUPS_SHOWN: usize = 100;
 
 /// How often health is brought in line with whether a bundle is in force.
 pub const HEALTH_INTERVAL: Duration = Duration::from_millis(200);

@@ -124,12 +124,18 @@ impl Service {
         let shutdown = self.shutdown;
         let until = shutdown.clone();
         let _keeping = supervisor.thread("bundles".to_owned(), move || keeper.run(&until))?;
+        let shadowed = (Arc::clone(&pipeline), shutdown.clone());
+        let _shadowing = supervisor.thread("shadow".to_owned(), move || {
+            let (pipeline, shutdown) = shadowed;
+            pipeline.shadow().run(&pipeline, &shutdown)
+        })?;
         if let Some(listener) = http {
             let pages = Arc::new(pages(Arc::clone(&pipeline)));
             supervisor.task("http", crate::http::serve(listener, pages, supervisor.clone()));
         }
         let audit = Arc::clone(pipeline.audit());
         let metrics = Arc::clone(pipeline.metrics());
+        let admin = AdminDoor::new(Arc::clone(&pipeline), bundles);
         let trust_xfcc = config.ext_authz.trust_xfcc;
         let streams = Arc::new(AuditStreams::new(Arc::clone(&audit)));
         let health = health(Arc::clone(&pipeline), &supervisor).await;
@@ -137,7 +143,7 @@ impl Service {
             listeners,
             threads: config.workers.threads(),
             connections_max: limits::CONNECTIONS_MAX,
-            make: move |_worker| router(&pipeline, &bundles, &streams, &health, trust_xfcc),
+            make: move |_worker| router(&pipeline, &admin, &streams, &health, trust_xfcc),
             shared: Shared { tls, metrics, supervisor },
         };
         let ended = run::until_stopped(parts, &mut deaths).await;
@@ -232,7 +238,7 @@ async fn report(reporter: &tonic_health::server::HealthReporter, pipeline: &Pipe
 
 fn router(
     pipeline: &Arc<Pipeline>,
-    bundles: &Arc<Bundles>,
+    admin: &AdminDoor,
     streams: &Arc<AuditStreams>,
     health: &HealthServer,
     trust_xfcc: bool,
@@ -243,7 +249,6 @@ fn router(
     let sessions =
         v1::session_service_server::SessionServiceServer::new(SessionDoor::new(Arc::clone(pipeline)));
     let signals = v1::signal_service_server::SignalServiceServer::new(SignalDoor::new(Arc::clone(pipeline)));
-    let admin = AdminDoor::new(Arc::clone(pipeline), Arc::clone(bundles));
     let config = ExtAuthzConfig { trust_xfcc, ..ExtAuthzConfig::default() };
     let ext_authz = AuthorizationServer::new(ExtAuthzDoor::new(Arc::clone(pipeline), config));
     let router = Router::builder()
@@ -255,7 +260,9 @@ fn router(
             v1::audit_service_server::AuditServiceServer::from_arc(Arc::clone(streams))
                 .max_decoding_message_size(max),
         )
-        .service(v1::admin_service_server::AdminServiceServer::new(admin).max_decoding_message_size(max))
+        .service(
+            v1::admin_service_server::AdminServiceServer::new(admin.clone()).max_decoding_message_size(max),
+        )
         .service(health.clone());
     // Built from the descriptors that this crate compiles; the two versions are the ones that tools ask for.
     let reflection = || {

@@ -213,6 +213,15 @@ impl Packed {
         Ok(Unpacked { manifest, files: files.into_iter().map(owned).collect() })
     }
 
+    /// The manifest alone. Not held against the files: for lists, not for serving.
+    ///
+    /// # Errors
+    /// As [`Packed::unpack`].
+    pub fn manifest(&self) -> Result<Manifest, PackError> {
+        let tar = frame::decompress(self.archive(), archive::UNPACKED_BYTES_MAX)?;
+        Ok(Manifest::parse(archive::read(&tar)?.0)?)
+    }
+
     fn archive(&self) -> &[u8] {
         self.bytes.get(..self.archive).unwrap_or_default()
     }

@@ -15,13 +15,14 @@ use cardea_policy_store::load::{self, Files, Loaded};
 use cardea_policy_store::manifest::Manifest;
 use cardea_policy_store::pack::{self, Packed};
 use cardea_policy_store::snapshot::Snapshot;
+use cardea_policy_store::stamp::Stamp;
 use cardea_policy_store::trust::{Expiry, Trust, Verified, accept_unsigned};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use smol_str::SmolStr;
 
 use super::local::Found;
-use super::{Asked, Bundles, Candidate, Command, Kept, Local, Named, Offer, Refused};
-use crate::audit::record::{Body, BundleRecord};
+use super::{Bundles, Command, Local, Offer, Refused};
+use crate::bundle_admin::{Asked, Change, Kept, Refusal, Source, SourceHealth, record};
 use crate::config;
 use crate::limits;
 use crate::pipeline::Pipeline;
@@ -41,7 +42,6 @@ pub struct Keeper {
     heard: Receiver<Command>,
     /// Content of the bundle in force, as a directory would hold it.
     content: Option<Digest>,
-    candidate: Option<Ready>,
     retired: Vec<Arc<Snapshot>>,
     /// Whether it was said that the bundle in force is stale.
     said_stale: bool,
@@ -81,15 +81,24 @@ impl Keeper {
             bundles: Arc::clone(&bundles),
             heard,
             content: None,
-            candidate: None,
             retired: Vec::new(),
             said_stale: false,
         };
-        keeper.bundles.note(|history| history.floor = keeper.disk.floor());
+        let (kind, place) = match &config.source {
+            config::Source::Local(path) if path.is_file() => ("file", path.display().to_string()),
+            config::Source::Local(path) => ("directory", path.display().to_string()),
+            config::Source::Remote(text) => {
+                (if text.starts_with("oci:") { "oci" } else { "https" }, text.clone())
+            }
+        };
+        keeper.bundles.note(|health| {
+            health.floor = keeper.disk.floor();
+            health.source = SourceHealth { kind, place, ..SourceHealth::default() };
+        });
         if let Some(in_force) = keeper.disk.in_force()
             && let Err(refused) = keeper.restore(in_force)
         {
-            keeper.refuse("the last good bundle", refused);
+            keeper.refuse("the last good bundle", &Asked::default(), refused);
         }
         keeper.look();
         Ok((keeper, bundles))
@@ -117,28 +126,24 @@ impl Keeper {
         match command {
             Command::Look => {}
             Command::Offer(bytes, reply) => {
-                let offered = self.offer_packed(bytes);
-                let _gone = reply.send(self.told("the source", offered));
+                let offered = self.offer_packed(&bytes);
+                let _gone = reply.send(self.told("the source", &Asked::default(), offered));
             }
             Command::List(reply) => {
-                let _gone = reply.send(self.list().map_err(Arc::new));
+                let _gone = reply.send(self.list().map_err(Refusal::from));
             }
-            Command::Activate(named, asked, reply) => {
-                let activated = self.activate(&named, &asked);
-                let _gone = reply.send(self.told(&asked.by, activated));
+            Command::Load(source, reply) => {
+                let ready = self.find(&source).and_then(|packed| self.ready(&packed, Expiry::Refuse));
+                let _gone = reply.send(ready.map(|ready| ready.snapshot).map_err(Refusal::from));
             }
-            Command::RollBack(named, asked, reply) => {
-                let activated = self.roll_back(&named, &asked);
-                let _gone = reply.send(self.told(&asked.by, activated));
+            Command::Activate(source, change, asked, reply) => {
+                let activated = self.activate(&source, change, &asked);
+                let _gone = reply.send(self.told("an operator", &asked, activated));
             }
-            Command::Prepare(candidate, reply) => {
-                let _gone = reply.send(self.prepare(candidate).map_err(Arc::new));
+            Command::RollBack(revision, asked, reply) => {
+                let activated = self.roll_back(revision, &asked);
+                let _gone = reply.send(self.told("an operator", &asked, activated));
             }
-            Command::Promote(digest, asked, reply) => {
-                let activated = self.promote(digest, &asked);
-                let _gone = reply.send(self.told(&asked.by, activated));
-            }
-            Command::Forget => self.candidate = None,
         }
     }
 
@@ -155,38 +160,47 @@ impl Keeper {
     fn look(&mut self) {
         let Some(local) = &self.local else { return };
         let from = local.path().display().to_string();
-        let offered = match local.read() {
+        let read = local.read();
+        let now_ms = self.pipeline.now().wall_ms;
+        self.bundles.note(|health| match &read {
+            Ok(_) => {
+                health.source.contact_ms = Some(now_ms);
+                health.source.error = None;
+                health.source.failures = 0;
+            }
+            Err(error) => {
+                health.source.error = Some(format!("cannot be read: {error}"));
+                health.source.failures += 1;
+            }
+        });
+        let offered = match read {
             Ok(Found::Directory(files)) => {
                 files.map_err(Refused::from).and_then(|files| self.offer_directory(&files))
             }
-            Ok(Found::Packed(bytes)) => self.offer_packed(bytes),
+            Ok(Found::Packed(bytes)) => self.offer_packed(&bytes),
             Err(error) => Err(Refused::Unreadable(from.clone(), error)),
         };
-        let _told = self.told(&from, offered);
+        let _told = self.told(&from, &Asked::default(), offered);
     }
 
     /// Notes what became of an offer.
-    fn told<T>(&self, from: &str, outcome: Result<T, Refused>) -> Result<T, Arc<Refused>> {
+    fn told<T>(&self, from: &str, asked: &Asked, outcome: Result<T, Refused>) -> Result<T, Refusal> {
         match outcome {
             Ok(done) => {
-                self.bundles.note(|history| history.refused = None);
+                self.bundles.note(|health| health.refused = None);
                 Ok(done)
             }
-            Err(refused) => Err(self.refuse(from, refused)),
+            Err(refused) => Err(self.refuse(from, asked, refused)),
         }
     }
 
-    fn offer_packed(&mut self, bytes: Vec<u8>) -> Result<Offer, Refused> {
-        let packed = Packed::split(bytes)?;
+    fn offer_packed(&mut self, bytes: &[u8]) -> Result<Offer, Refused> {
+        let packed = Packed::split(bytes.to_vec())?;
         let in_force = self.disk.in_force().map(|in_force| in_force.digest);
         if in_force == Some(packed.digest()) && self.serves() {
             return Ok(Offer::Unchanged);
         }
-        let ready = self.ready(&packed, Expiry::Refuse)?;
-        self.rises(&ready)?;
-        self.disk.keep(&packed)?;
-        self.install(ready, "activated", &Asked::default())?;
-        Ok(Offer::Activated)
+        self.take(&packed, Change::Activated, &Asked::default()).map(|_| Offer::Activated)
     }
 
     /// A directory has no publisher who counts: if its content changed, it gets the next revision, or the higher one that it
@@ -208,56 +222,34 @@ impl Keeper {
         let snapshot = compiled(loaded, &manifest, digest);
         self.disk.keep(&packed)?;
         let ready = Ready { manifest, digest, content, signed_by: Vec::new(), snapshot };
-        self.install(ready, "activated", &Asked::default())?;
-        Ok(Offer::Activated)
+        self.install(ready, Change::Activated, &Asked::default()).map(|_| Offer::Activated)
     }
 
-    fn activate(&mut self, named: &Named, asked: &Asked) -> Result<u64, Refused> {
-        let packed = self.find(named)?;
-        let ready = self.ready(&packed, Expiry::Refuse)?;
+    fn activate(&mut self, source: &Source, change: Change, asked: &Asked) -> Result<Kept, Refused> {
+        let packed = self.find(source)?;
+        self.take(&packed, change, asked)
+    }
+
+    /// Verifies a packed bundle, keeps it, and puts it in force.
+    fn take(&mut self, packed: &Packed, change: Change, asked: &Asked) -> Result<Kept, Refused> {
+        let ready = self.ready(packed, Expiry::Refuse)?;
         self.rises(&ready)?;
-        self.install(ready, "activated", asked)
+        self.disk.keep(packed)?;
+        self.install(ready, change, asked)
     }
 
-    fn roll_back(&mut self, named: &Named, asked: &Asked) -> Result<u64, Refused> {
-        let packed = self.find(named)?;
+    fn roll_back(&mut self, revision: u64, asked: &Asked) -> Result<Kept, Refused> {
+        let packed = self.find(&Source::Revision(revision))?;
         let ready = self.ready(&packed, Expiry::Refuse)?;
-        self.install(again(ready, self.disk.floor() + 1), "rolled_back", asked)
-    }
-
-    fn prepare(&mut self, candidate: Candidate) -> Result<Arc<Snapshot>, Refused> {
-        let packed = match candidate {
-            Candidate::Kept(named) => self.find(&named)?,
-            Candidate::Packed(bytes) => Packed::split(bytes)?,
-        };
-        let ready = self.ready(&packed, Expiry::Refuse)?;
-        self.rises(&ready)?;
-        self.disk.keep(&packed)?;
-        let snapshot = Arc::clone(&ready.snapshot);
-        self.candidate = Some(ready);
-        Ok(snapshot)
-    }
-
-    fn promote(&mut self, digest: Digest, asked: &Asked) -> Result<u64, Refused> {
-        let is_it = |ready: &mut Ready| ready.digest == digest;
-        let Some(ready) = self.candidate.take_if(is_it) else {
-            let found =
-                self.candidate.as_ref().map_or_else(|| "none".to_owned(), |other| other.digest.to_string());
-            return Err(Refused::NotTheCandidate { found, wanted: digest });
-        };
-        // Trust and time may have changed since it became the candidate.
-        let packed = self.find(&Named::Digest(digest))?;
-        self.verified(&packed, Expiry::Refuse)?;
-        self.rises(&ready)?;
-        self.install(ready, "promoted", asked)
+        self.install(again(ready, self.disk.floor() + 1), Change::RolledBack, asked)
     }
 
     /// Serves again what was in force when the process ended.
     fn restore(&mut self, in_force: InForce) -> Result<(), Refused> {
-        let packed = self.find(&Named::Digest(in_force.digest))?;
+        let packed = self.kept(in_force.digest)?;
         let ready = self.ready(&packed, Expiry::Allow)?;
         let ready = if in_force.rollback_of.is_some() { again(ready, in_force.revision) } else { ready };
-        self.put_in_force(ready, "restored", &Asked::default()).map(drop)
+        self.put_in_force(ready, Change::Restored, &Asked::default()).map(drop)
     }
 
     /// Verifies and compiles.
@@ -296,24 +288,20 @@ impl Keeper {
     }
 
     /// Raises the floor and swaps.
-    fn install(&mut self, ready: Ready, change: &'static str, asked: &Asked) -> Result<u64, Refused> {
+    fn install(&mut self, ready: Ready, change: Change, asked: &Asked) -> Result<Kept, Refused> {
         let revision = ready.manifest.revision;
         if revision > self.disk.floor() {
-            self.disk.commit(InForce {
-                revision,
-                digest: ready.digest,
-                rollback_of: ready.manifest.rollback_of.filter(|_| change == "rolled_back"),
-            })?;
+            let rollback_of = ready.manifest.rollback_of.filter(|_| change == Change::RolledBack);
+            self.disk.commit(InForce { revision, digest: ready.digest, rollback_of })?;
         }
-        self.put_in_force(ready, change, asked)?;
-        let candidate: Vec<Digest> = self.candidate.iter().map(|ready| ready.digest).collect();
-        self.disk.prune(self.keep, &candidate);
-        Ok(revision)
+        let kept = self.put_in_force(ready, change, asked)?;
+        self.disk.prune(self.keep, &[]);
+        Ok(kept)
     }
 
-    fn put_in_force(&mut self, ready: Ready, change: &'static str, asked: &Asked) -> Result<(), Refused> {
+    fn put_in_force(&mut self, ready: Ready, change: Change, asked: &Asked) -> Result<Kept, Refused> {
         let now = self.pipeline.now();
-        let Ready { snapshot, signed_by, content, .. } = ready;
+        let snapshot = Arc::clone(&ready.snapshot);
         self.retired.extend(self.pipeline.policy().activate(Arc::clone(&snapshot))?);
         self.pipeline.label_actions(&snapshot);
         let metrics = self.pipeline.metrics();
@@ -330,74 +318,98 @@ impl Keeper {
             digest = %snapshot.digest(),
             policies = snapshot.policies().len(),
             entities = snapshot.world().len(),
-            signed_by = ?signed_by,
-            change,
+            signed_by = ?ready.signed_by,
+            change = change.name(),
             "bundle in force"
         );
-        self.content = Some(content);
+        self.content = Some(ready.content);
         self.said_stale = false;
+        let kept = Kept {
+            in_force: true,
+            activated_ms: Some(now.wall_ms),
+            ..told_of(&ready.manifest, ready.digest, ready.signed_by)
+        };
         let floor = self.disk.floor();
-        self.bundles.note(|history| {
-            history.activations += 1;
-            history.activated_ms = Some(now.wall_ms);
-            history.signed_by = signed_by;
-            history.floor = floor;
+        self.bundles.note(|health| {
+            health.activations += 1;
+            health.activated_ms = kept.activated_ms;
+            health.expires_ms = kept.expires_ms;
+            health.stale = snapshot.is_stale(now.wall_ms);
+            health.signed_by.clone_from(&kept.signed_by);
+            health.floor = floor;
         });
-        let record = record(change, &settings.name, settings.revision, snapshot.digest(), &asked.reason);
-        self.pipeline.record(record, now);
-        Ok(())
+        self.pipeline.record(record(change, &kept, asked), now);
+        Ok(kept)
     }
 
     /// Says why something did not come into force.
-    fn refuse(&self, from: &str, refused: Refused) -> Arc<Refused> {
+    fn refuse(&self, from: &str, asked: &Asked, refused: Refused) -> Refusal {
         let now = self.pipeline.now();
         let serves_on = self.serves();
+        let rule = refused.rule();
         self.pipeline.metrics().reloads.refused.increment(1);
-        for fault in refused.lines() {
-            tracing::error!(%fault, from, rule = refused.rule(), serves_on, "bundle refused");
+        let refusal = Refusal::from(refused);
+        let faults = match &refusal {
+            Refusal::Faults(faults) => Arc::clone(faults),
+            other => Arc::new(Fault::new("bundle", other.to_string()).into()),
+        };
+        for fault in faults.list() {
+            tracing::error!(%fault, from, rule, serves_on, "bundle refused");
         }
-        let first = refused.lines().into_iter().next().unwrap_or_default();
-        self.pipeline.record(record("refused", "", 0, "", &first), now);
-        let refused = Arc::new(refused);
-        self.bundles.note(|history| history.refused = Some((now.wall_ms, Arc::clone(&refused))));
-        refused
+        let first = faults.list().first().map(ToString::to_string).unwrap_or_default();
+        let asked = Asked { reason: first.into(), by: asked.by.clone() };
+        self.pipeline.record(record(Change::Refused, &Kept::default(), &asked), now);
+        self.bundles.note(|health| health.refused = Some((now.wall_ms, faults)));
+        refusal
     }
 
+    /// Every bundle that is kept and could be read.
     fn list(&self) -> Result<Vec<Kept>, Refused> {
-        let in_force = self.disk.in_force();
+        let in_force = self.disk.in_force().filter(|_| self.serves());
         let mut list = Vec::new();
         for digest in self.disk.kept()? {
-            let Ok(packed) = self.find(&Named::Digest(digest)) else { continue };
-            let Ok(unpacked) = packed.unpack() else { continue };
-            let verified = self.verified(&packed, Expiry::Allow);
-            list.push(Kept {
-                digest,
-                in_force: in_force.filter(|of| of.digest == digest).map(|of| of.revision),
-                refused: verified.as_ref().err().map(ToString::to_string),
-                signed_by: verified.map(|verified| verified.signed_by).unwrap_or_default(),
-                manifest: unpacked.manifest,
-            });
+            let Ok(packed) = self.kept(digest) else { continue };
+            let Ok(manifest) = packed.manifest() else { continue };
+            let signed_by = self.verified(&packed, Expiry::Allow).map(|verified| verified.signed_by);
+            let kept = told_of(&manifest, digest, signed_by.unwrap_or_default());
+            list.push(kept.clone());
+            if let Some(serves) = in_force.filter(|serves| serves.digest == digest) {
+                list.pop();
+                let activated_ms = self.bundles.activated_ms();
+                list.push(Kept { in_force: true, activated_ms, revision: serves.revision, ..kept.clone() });
+                if serves.rollback_of.is_some() {
+                    list.push(kept);
+                }
+            }
         }
-        list.sort_by_key(|kept| std::cmp::Reverse(kept.in_force.unwrap_or(kept.manifest.revision)));
         Ok(list)
     }
 
-    /// A bundle that is kept.
-    fn find(&self, named: &Named) -> Result<Packed, Refused> {
-        let digest = match named {
-            Named::Digest(digest) => *digest,
-            Named::Revision(revision) => {
-                let list = self.list()?;
-                let is_it = |kept: &&Kept| kept.manifest.revision == *revision;
-                list.iter()
-                    .find(is_it)
-                    .ok_or_else(|| Refused::NotKept(format!("of revision {revision}")))?
-                    .digest
+    /// A bundle by what a person has at hand.
+    fn find(&self, source: &Source) -> Result<Packed, Refused> {
+        match source {
+            Source::Packed(bytes) => Ok(Packed::split(bytes.to_vec())?),
+            Source::Digest(text) => {
+                self.kept(text.parse().map_err(|_| Refused::NotKept(format!("digest `{text}`")))?)
             }
-        };
-        let bytes = self.disk.read(digest)?.ok_or_else(|| Refused::NotKept(digest.to_string()))?;
-        let packed = Packed::split(bytes)?;
-        if packed.digest() == digest { Ok(packed) } else { Err(Refused::NotKept(digest.to_string())) }
+            Source::Revision(revision) => {
+                for digest in self.disk.kept()? {
+                    if let Ok(packed) = self.kept(digest)
+                        && packed.manifest().is_ok_and(|manifest| manifest.revision == *revision)
+                    {
+                        return Ok(packed);
+                    }
+                }
+                Err(Refused::NotKept(format!("revision {revision}")))
+            }
+        }
+    }
+
+    /// A bundle that is kept. Whatever stands under its name, only that bundle comes out.
+    fn kept(&self, digest: Digest) -> Result<Packed, Refused> {
+        let missing = || Refused::NotKept(format!("digest `{digest}`"));
+        let packed = Packed::split(self.disk.read(digest)?.ok_or_else(missing)?)?;
+        if packed.digest() == digest { Ok(packed) } else { Err(missing()) }
     }
 
     fn serves(&self) -> bool {
@@ -410,6 +422,7 @@ impl Keeper {
         let wall_ms = self.pipeline.now().wall_ms;
         let Some(snapshot) = self.pipeline.policy().snapshot() else { return };
         let stale = snapshot.is_stale(wall_ms);
+        self.bundles.note(|health| health.stale = stale);
         self.pipeline.metrics().snapshot_stale.set(f64::from(u8::from(stale)));
         if stale && !self.said_stale {
             let revision = snapshot.settings().revision;
@@ -450,12 +463,15 @@ fn trust(path: &Path) -> Result<Trust, Refused> {
     Trust::parse(&name, &text).map_err(Refused::Trust)
 }
 
-fn record(change: &'static str, name: &str, revision: u64, digest: &str, reason: &str) -> Body {
-    Body::Bundle(BundleRecord {
-        change: SmolStr::new_static(change),
-        name: name.into(),
-        revision,
-        digest: digest.into(),
-        reason: reason.into(),
-    })
+fn told_of(manifest: &Manifest, digest: Digest, signed_by: Vec<SmolStr>) -> Kept {
+    Kept {
+        revision: manifest.revision,
+        name: manifest.name.clone(),
+        digest: digest.to_string().into(),
+        created_ms: manifest.created.map(Stamp::unix_ms),
+        expires_ms: manifest.expires.map(Stamp::unix_ms),
+        signed_by,
+        in_force: false,
+        activated_ms: None,
+    }
 }

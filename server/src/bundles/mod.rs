@@ -10,35 +10,18 @@ mod refused;
 
 use std::sync::Arc;
 
+use cardea_policy_store::fault::Faults;
+use cardea_policy_store::snapshot::Snapshot;
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
-use smol_str::SmolStr;
 use tokio::sync::oneshot;
-
-use cardea_policy_store::digest::Digest;
-use cardea_policy_store::manifest::Manifest;
-use cardea_policy_store::snapshot::Snapshot;
 
 pub use keeper::Keeper;
 use local::Local;
 pub use refused::Refused;
 
+use crate::bundle_admin::{Asked, Change, Health, Kept, Refusal, Revisions, Source};
 use crate::limits;
-
-/// What became of the node's bundles so far.
-#[derive(Clone, Debug, Default)]
-pub struct History {
-    /// Activations since the start.
-    pub activations: u64,
-    /// When the snapshot in force was activated, Unix milliseconds.
-    pub activated_ms: Option<i64>,
-    /// Trusted keys that signed the bundle in force.
-    pub signed_by: Vec<SmolStr>,
-    /// The highest revision that was ever in force here.
-    pub floor: u64,
-    /// When and why what was offered last was refused, if it was.
-    pub refused: Option<(i64, Arc<Refused>)>,
-}
 
 /// What became of an offered bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,49 +32,7 @@ pub enum Offer {
     Unchanged,
 }
 
-/// A bundle that is kept on disk.
-#[derive(Clone, Debug)]
-pub struct Kept {
-    /// Identifies it.
-    pub digest: Digest,
-    /// Its manifest.
-    pub manifest: Manifest,
-    /// Trusted keys that signed it.
-    pub signed_by: Vec<SmolStr>,
-    /// The revision that it serves under, if it is in force.
-    pub in_force: Option<u64>,
-    /// Why it may not serve, if it may not.
-    pub refused: Option<String>,
-}
-
-/// Who asks for a change, and why; for records.
-#[derive(Clone, Debug, Default)]
-pub struct Asked {
-    /// Who.
-    pub by: SmolStr,
-    /// Why.
-    pub reason: SmolStr,
-}
-
-/// A bundle named by what a person has at hand.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Named {
-    /// By its revision.
-    Revision(u64),
-    /// By its digest.
-    Digest(Digest),
-}
-
-/// A bundle that could come into force.
-#[derive(Clone, Debug)]
-pub enum Candidate {
-    /// One that is kept.
-    Kept(Named),
-    /// A packed bundle.
-    Packed(Vec<u8>),
-}
-
-type Reply<T> = oneshot::Sender<Result<T, Arc<Refused>>>;
+type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
 /// A request to the keeper.
 #[derive(Debug)]
@@ -100,18 +41,16 @@ pub(crate) enum Command {
     Look,
     Offer(Vec<u8>, Reply<Offer>),
     List(Reply<Vec<Kept>>),
-    Activate(Named, Asked, Reply<u64>),
-    RollBack(Named, Asked, Reply<u64>),
-    Prepare(Candidate, Reply<Arc<Snapshot>>),
-    Promote(Digest, Asked, Reply<u64>),
-    Forget,
+    Load(Source, Reply<Arc<Snapshot>>),
+    Activate(Source, Change, Asked, Reply<Kept>),
+    RollBack(u64, Asked, Reply<Kept>),
 }
 
 /// Asks the keeper. Cheap to share.
 #[derive(Debug)]
 pub struct Bundles {
     commands: Sender<Command>,
-    history: Mutex<History>,
+    health: Mutex<Health>,
 }
 
 impl Bundles {
@@ -119,17 +58,17 @@ impl Bundles {
     #[must_use]
     pub(crate) fn new() -> (Arc<Self>, Receiver<Command>) {
         let (commands, heard) = bounded(limits::BUNDLE_COMMANDS);
-        (Arc::new(Self { commands, history: Mutex::default() }), heard)
+        (Arc::new(Self { commands, health: Mutex::default() }), heard)
     }
 
-    /// What became of the bundles so far.
-    #[must_use]
-    pub fn history(&self) -> History {
-        self.history.lock().clone()
+    /// Notes how the bundles are doing.
+    pub(crate) fn note(&self, change: impl FnOnce(&mut Health)) {
+        change(&mut self.health.lock());
     }
 
-    pub(crate) fn note(&self, change: impl FnOnce(&mut History)) {
-        change(&mut self.history.lock());
+    /// When the bundle in force was activated, Unix milliseconds.
+    pub(crate) fn activated_ms(&self) -> Option<i64> {
+        self.health.lock().activated_ms
     }
 
     /// Has the source looked at soon.
@@ -138,66 +77,67 @@ impl Bundles {
         let _full = self.commands.try_send(Command::Look);
     }
 
-    /// Offers a packed bundle.
+    /// Offers a packed bundle, as a source does.
     ///
     /// # Errors
     /// The rule that it breaks; what was in force stays.
-    pub async fn offer(&self, packed: Vec<u8>) -> Result<Offer, Arc<Refused>> {
-        self.ask(|reply| Command::Offer(packed, reply)).await
+    pub async fn offer(&self, packed: Vec<u8>) -> Result<Offer, Refusal> {
+        let answer = self.send(|reply| Command::Offer(packed, reply))?;
+        answer.await.unwrap_or_else(|_| Err(stopping()))
     }
 
-    /// Every bundle that is kept, the highest revision first.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn list(&self) -> Result<Vec<Kept>, Arc<Refused>> {
-        self.ask(Command::List).await
+    /// Asks and waits; not on a thread that serves.
+    fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Refusal> {
+        self.send(command)?.blocking_recv().unwrap_or_else(|_| Err(stopping()))
     }
 
-    /// Puts a kept bundle in force whose revision is higher than any before; gives its revision.
-    ///
-    /// # Errors
-    /// The rule that it breaks.
-    pub async fn activate(&self, bundle: Named, asked: Asked) -> Result<u64, Arc<Refused>> {
-        self.ask(|reply| Command::Activate(bundle, asked, reply)).await
-    }
-
-    /// Goes back to a kept bundle, under a new and higher revision; gives that revision.
-    ///
-    /// # Errors
-    /// The rule that it breaks.
-    pub async fn roll_back(&self, bundle: Named, asked: Asked) -> Result<u64, Arc<Refused>> {
-        self.ask(|reply| Command::RollBack(bundle, asked, reply)).await
-    }
-
-    /// Makes a bundle ready as the candidate, and does not put it in force. It takes the place of a candidate before it.
-    ///
-    /// # Errors
-    /// The rule that it breaks.
-    pub async fn prepare(&self, candidate: Candidate) -> Result<Arc<Snapshot>, Arc<Refused>> {
-        self.ask(|reply| Command::Prepare(candidate, reply)).await
-    }
-
-    /// Puts the candidate in force, if it is the one with this digest; gives its revision.
-    ///
-    /// # Errors
-    /// When it is another, or breaks a rule by now.
-    pub async fn promote(&self, digest: Digest, asked: Asked) -> Result<u64, Arc<Refused>> {
-        self.ask(|reply| Command::Promote(digest, asked, reply)).await
-    }
-
-    /// Lets go of the candidate.
-    pub fn forget(&self) {
-        // Full: the next candidate takes its place all the same.
-        let _full = self.commands.try_send(Command::Forget);
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Arc<Refused>> {
+    fn send<T>(
+        &self,
+        command: impl FnOnce(Reply<T>) -> Command,
+    ) -> Result<oneshot::Receiver<Result<T, Refusal>>, Refusal> {
         let (reply, answer) = oneshot::channel();
         match self.commands.try_send(command(reply)) {
-            Ok(()) => answer.await.unwrap_or_else(|_| Err(Arc::new(Refused::Stopping))),
-            Err(TrySendError::Full(_)) => Err(Arc::new(Refused::Busy)),
-            Err(TrySendError::Disconnected(_)) => Err(Arc::new(Refused::Stopping)),
+            Ok(()) => Ok(answer),
+            Err(TrySendError::Full(_)) => {
+                Err(Refusal::NotHere("the node is busy with bundles; try again in a moment".to_owned()))
+            }
+            Err(TrySendError::Disconnected(_)) => Err(stopping()),
+        }
+    }
+}
+
+fn stopping() -> Refusal {
+    Refusal::NotHere("the node is stopping".to_owned())
+}
+
+impl Revisions for Bundles {
+    fn health(&self) -> Health {
+        self.health.lock().clone()
+    }
+
+    fn list(&self) -> Result<Vec<Kept>, Refusal> {
+        self.ask(Command::List)
+    }
+
+    fn load(&self, source: &Source) -> Result<Arc<Snapshot>, Refusal> {
+        self.ask(|reply| Command::Load(source.clone(), reply))
+    }
+
+    fn activate(&self, source: &Source, change: Change, asked: &Asked) -> Result<Kept, Refusal> {
+        self.ask(|reply| Command::Activate(source.clone(), change, asked.clone(), reply))
+    }
+
+    fn roll_back(&self, to_revision: u64, asked: &Asked) -> Result<Kept, Refusal> {
+        self.ask(|reply| Command::RollBack(to_revision, asked.clone(), reply))
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::NotKept(named) => Self::NotFound(named),
+            Refused::Disk(error) => Self::Store(error.to_string()),
+            other => Self::Faults(Arc::new(Faults::from(other))),
         }
     }
 }

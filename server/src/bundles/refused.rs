@@ -1,8 +1,7 @@
 //! Why a bundle did not come into force, by rule.
 
-use cardea_policy_store::digest::Digest;
 use cardea_policy_store::disk::DiskError;
-use cardea_policy_store::fault::Faults;
+use cardea_policy_store::fault::{Fault, Faults};
 use cardea_policy_store::pack::PackError;
 use cardea_policy_store::store::NotHigher;
 use cardea_policy_store::trust::Refusal;
@@ -41,28 +40,14 @@ pub enum Refused {
     #[error("{0}")]
     Disk(#[from] DiskError),
     /// Nothing of that name is kept.
-    #[error("no bundle {0} is kept here; `cardea bundle list --node` shows those that are")]
+    #[error("{0} is not kept here; `cardea bundle list --node` shows what is")]
     NotKept(String),
-    /// There is no candidate, or it is another.
-    #[error("the candidate is {found}, not {wanted}: look at it again before promoting it")]
-    NotTheCandidate {
-        /// What the candidate is.
-        found: String,
-        /// The digest that was named.
-        wanted: Digest,
-    },
     /// The source cannot be read.
     #[error("the bundle cannot be read from `{0}`: {1}")]
     Unreadable(String, std::io::Error),
     /// It came in while something newer came into force.
     #[error("{0}")]
     NotHigher(#[from] NotHigher),
-    /// Too many requests wait.
-    #[error("the node is busy with bundles; try again in a moment")]
-    Busy,
-    /// The process ends.
-    #[error("the node is stopping")]
-    Stopping,
 }
 
 impl Refused {
@@ -78,20 +63,18 @@ impl Refused {
             Self::Reused(_) => "revision_reused",
             Self::Disk(_) => "store",
             Self::NotKept(_) => "not_kept",
-            Self::NotTheCandidate { .. } => "not_the_candidate",
             Self::Unreadable(..) => "unreadable",
             Self::NotHigher(_) => "not_higher",
-            Self::Busy => "busy",
-            Self::Stopping => "stopping",
         }
     }
+}
 
-    /// Every fault on a line of its own.
-    #[must_use]
-    pub fn lines(&self) -> Vec<String> {
-        match self {
-            Self::Faults(faults) => faults.list().iter().map(ToString::to_string).collect(),
-            other => vec![format!("{}: {other}", other.rule())],
+/// Each with the name of its rule, for Status and the log.
+impl From<Refused> for Faults {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Faults(faults) => faults,
+            other => Fault::new("bundle", format!("{other} [{}]", other.rule())).into(),
         }
     }
 }

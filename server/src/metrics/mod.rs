@@ -9,11 +9,13 @@
 
 mod decisions;
 mod histogram;
+mod shadow;
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use decisions::{ActionLabel, ActionLabels, Cell, Decisions, Labels};
+pub use shadow::ShadowMetrics;
 
 /// Result label of what either took effect or was refused.
 #[derive(Debug)]
@@ -82,6 +84,8 @@ pub struct Metrics {
     pub tls_reloads: Outcome,
     /// End of the server certificate's life, Unix seconds.
     pub tls_not_after: Gauge,
+    /// What the shadow does.
+    pub shadow: ShadowMetrics,
     /// Panics caught; each is a bug.
     pub panics: Counter,
     prometheus: PrometheusHandle,
@@ -146,6 +150,7 @@ impl Metrics {
                 refused: counter!("cardea_tls_reloads_total", "result" => "refused"),
             },
             tls_not_after: gauge!("cardea_tls_not_after_timestamp_seconds"),
+            shadow: ShadowMetrics::register(),
             panics: counter!("cardea_panics_total"),
             prometheus,
         }
@@ -193,6 +198,7 @@ fn describe() {
         "End of the server certificate's life, Unix time"
     );
     describe_counter!("cardea_panics_total", Unit::Count, "Panics caught; each is a bug");
+    ShadowMetrics::describe();
 }
 
 #[cfg(test)]

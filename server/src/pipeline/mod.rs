@@ -17,7 +17,7 @@ use cardea_core::facts::Facts;
 use cardea_core::reason::ReasonCode;
 use cardea_core::time::Now;
 use cardea_core::verdict::Verdict;
-use cardea_policy_store::fragment::Group;
+use cardea_policy_store::fragment::{Group, Needs};
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_policy_store::store::PolicyStore;
 use smallvec::SmallVec;
@@ -29,10 +29,11 @@ use crate::audit::{Audit, Place};
 use crate::clock::Clock;
 use crate::config::WhenStale;
 use crate::metrics::{ActionLabels, Cell, Labels, Metrics};
+use crate::shadow::{Occasion, Sample, Shadow};
 use crate::state::{Learned, State};
 
-pub(crate) use entry::reason_text;
 pub use entry::{Seen, entity};
+pub(crate) use entry::{reason_text, reason_words};
 
 /// Where attempts come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,7 @@ pub struct Pipeline {
     /// Metric labels of the actions of one revision.
     actions: ArcSwap<(u64, ActionLabels)>,
     when_stale: WhenStale,
+    shadow: Shadow,
 }
 
 /// A door could not make an attempt of what it was sent; what it saw goes into the record.
@@ -118,7 +120,8 @@ impl Pipeline {
         when_stale: WhenStale,
     ) -> Self {
         let actions = ArcSwap::from_pointee((0, ActionLabels::default()));
-        Self { policy, state, audit, metrics, clock, actions, when_stale }
+        let shadow = Shadow::new(Arc::clone(&metrics));
+        Self { policy, state, audit, metrics, clock, actions, when_stale, shadow }
     }
 
     /// Judges one attempt: `attempt` makes it from what the door was sent, `answer` puts the verdict into the door's
@@ -150,17 +153,24 @@ impl Pipeline {
                 }
             },
         };
+        let id = decision_id(now);
+        let sampled = self.shadow.picks();
         let (verdict, basis, attempt) = match (made, &current) {
             (Ok(attempt), Some(snapshot)) => {
-                let (verdict, basis) = self.decide(snapshot, &attempt, now);
+                let (verdict, basis, facts) = self.decide(snapshot, &attempt, now, sampled);
+                if sampled {
+                    self.sample(Occasion { id, door, now }, snapshot, &attempt, facts, &verdict);
+                }
                 (verdict, basis, Some(attempt))
             }
             (Err(verdict), _) => {
+                if sampled {
+                    self.shadow.count_unread();
+                }
                 (verdict, Basis { state_version: self.state.version(), ..Basis::default() }, None)
             }
             (Ok(_), None) => (Verdict::deny(ReasonCode::NoPolicy), Basis::default(), None),
         };
-        let id = decision_id(now);
         let elapsed_ns = self.clock.mono_ns().saturating_sub(now.mono_ns);
         self.count(door, current.as_deref(), attempt.as_ref(), &verdict, elapsed_ns);
         let said = answer(&Judgement {
@@ -193,9 +203,16 @@ impl Pipeline {
         said
     }
 
-    fn decide(&self, snapshot: &Snapshot, attempt: &Attempt, now: Now) -> (Verdict, Basis) {
+    fn decide(
+        &self,
+        snapshot: &Snapshot,
+        attempt: &Attempt,
+        now: Now,
+        sampled: bool,
+    ) -> (Verdict, Basis, Facts) {
         let question = Question::new(snapshot, attempt);
-        let (facts, learned) = self.state.gather(&question, now);
+        let also = if sampled { Needs::every() } else { Needs::default() };
+        let (facts, learned) = self.state.gather(&question, also, now);
         if let Some(Learned { session, version, change }) = learned {
             let change = SessionRecord {
                 session_id: session.id.clone(),
@@ -212,7 +229,26 @@ impl Pipeline {
             self.state.note(attempt, verdict.decision(), now);
         }
         let basis = Basis::of(&question, &facts, now);
-        (verdict, basis)
+        (verdict, basis, facts)
+    }
+
+    /// Hands a decided attempt to the shadow: shared pieces only, and no wait.
+    #[cold]
+    fn sample(
+        &self,
+        occasion: Occasion,
+        snapshot: &Arc<Snapshot>,
+        attempt: &Attempt,
+        facts: Facts,
+        verdict: &Verdict,
+    ) {
+        self.shadow.offer(Box::new(Sample {
+            occasion,
+            snapshot: Arc::clone(snapshot),
+            attempt: attempt.clone(),
+            facts,
+            answer: verdict.into(),
+        }));
     }
 
     /// Deny for want of a place in the audit queue; the only verdict without a record, and counted.
@@ -303,6 +339,12 @@ impl Pipeline {
         &self.audit
     }
 
+    /// The candidate beside the bundle in force.
+    #[must_use]
+    pub fn shadow(&self) -> &Shadow {
+        &self.shadow
+    }
+
     /// The metrics.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
@@ -326,7 +368,9 @@ impl Basis {
             let used = Group::ALL.into_iter().filter(|group| needs.reads_any(*group));
             used.filter_map(|group| Some((group, facts.age_ms(group, question.attempt(), now)?))).collect()
         };
-        let risk = facts.hops.last().and_then(|hop| hop.risk.as_deref()).map(|risk| risk.score(now));
+        // What was gathered for a shadow is none of the caller's business.
+        let risk = facts.hops.last().filter(|_| needs.reads_any(Group::Risk));
+        let risk = risk.and_then(|hop| hop.risk.as_deref()).map(|risk| risk.score(now));
         Self { state_version: facts.state_version, ages, risk }
     }
 }

@@ -1,13 +1,18 @@
 //! `cardea bundle`: one file per command.
 
+mod activate;
 mod build;
 mod check;
 mod fmt;
 mod init;
 mod inspect;
 mod keygen;
+mod list;
+mod node;
 mod output;
+mod promote;
 mod rollback;
+mod shadow;
 mod verify;
 
 use std::path::Path;
@@ -49,6 +54,21 @@ pub(super) enum BundleCommand {
     ///
     /// Exit code 0: shown; 1: it is no packed bundle; 2: could not run.
     Inspect(inspect::InspectArgs),
+    /// List the revisions that a running node has.
+    ///
+    /// Exit code 0: listed; 2: could not run.
+    List(list::ListArgs),
+    /// Put a revision from a running node's store in force.
+    ///
+    /// Exit code 0: it is in force; 1: the node refused; 2: could not run.
+    Activate(activate::ActivateArgs),
+    /// Evaluate a candidate beside the bundle in force of a running node, on live attempts.
+    #[command(subcommand)]
+    Shadow(shadow::ShadowCommand),
+    /// Put the candidate of the shadow in force.
+    ///
+    /// Exit code 0: it is in force; 1: the node refused; 2: could not run.
+    Promote(promote::PromoteArgs),
     /// Go back to the content of an earlier revision, under a new and higher one.
     ///
     /// With a packed bundle it makes a new one to sign and publish; with --node a running node goes back by itself.
@@ -65,6 +85,10 @@ pub(super) fn run(command: &BundleCommand) -> ExitCode {
         BundleCommand::Keygen(args) => keygen::run(args),
         BundleCommand::Verify(args) => verify::run(args),
         BundleCommand::Inspect(args) => inspect::run(args),
+        BundleCommand::List(args) => list::run(args),
+        BundleCommand::Activate(args) => activate::run(args),
+        BundleCommand::Shadow(args) => shadow::run(args),
+        BundleCommand::Promote(args) => promote::run(args),
         BundleCommand::Rollback(args) => rollback::run(args),
     }
 }
