@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 
 use cedar_policy::{Entities, PolicyId, PolicySet, Schema, SchemaFragment, ValidationMode, Validator};
 use miette::Diagnostic;
-use sha2::{Digest, Sha256};
 use smol_str::SmolStr;
 
 use self::route_schema::RouteSchema;
+use crate::digest::Digest;
 use crate::fault::{Fault, Faults};
 use crate::routes::RouteTable;
 use crate::settings::Settings;
@@ -89,7 +89,7 @@ fn load(files: &Files) -> Result<Loaded, Faults> {
     }
     let entities = schema.as_ref().and_then(|schema| entities(files, schema, &mut faults));
     let routes = routes(files, schema.as_ref(), &mut faults);
-    let digest = digest(files);
+    let digest = digest(files).to_string().into();
     let parts = match (settings, schema, entities) {
         (Some(settings), Some(schema), Some(entities)) if faults.is_empty() => {
             Parts { settings, digest, policies, schema: Some(schema), entities, routes }
@@ -385,17 +385,10 @@ fn placed(fault: Fault, set: &PolicySet, sources: &[Source<'_>]) -> Fault {
     }
 }
 
-fn digest(files: &Files) -> SmolStr {
-    let mut hash = Sha256::new();
-    for (path, bytes) in files {
-        let name = path.as_os_str().as_encoded_bytes();
-        hash.update(u64::try_from(name.len()).unwrap_or(u64::MAX).to_be_bytes());
-        hash.update(name);
-        hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
-        hash.update(bytes);
-    }
-    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    hex.into()
+/// Identifies a bundle in directory form: names and contents of its files.
+#[must_use]
+pub fn digest(files: &Files) -> Digest {
+    Digest::of_parts(files.iter().flat_map(|(path, bytes)| [path.as_os_str().as_encoded_bytes(), bytes]))
 }
 
 /// An error with what caused it, on one line.

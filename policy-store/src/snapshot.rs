@@ -10,12 +10,15 @@ use ahash::AHashMap;
 use cedar_policy::Effect;
 use smol_str::SmolStr;
 
+use crate::digest::Digest;
 use crate::engine::{self, ActionTypes, Condition, ContextLayout, Interned, Record, TypeName, Uid, World};
 use crate::fault::Fault;
 use crate::fragment::{Group, Needs};
 use crate::index::{Candidates, PolicyIndex, ScopeIndex};
+use crate::manifest::Manifest;
 use crate::settings::{OnPolicyError, Requirement, Settings};
 use crate::shape::Shape;
+use crate::stamp::Stamp;
 
 /// One policy, as a decision reads it.
 #[derive(Debug)]
@@ -122,6 +125,7 @@ pub struct Parts {
 pub struct Snapshot {
     settings: Settings,
     digest: SmolStr,
+    expires_ms: Option<i64>,
     policies: Box<[Policy]>,
     requirements: Box<[(SmolStr, Requirement)]>,
     index: ScopeIndex,
@@ -196,6 +200,7 @@ impl Snapshot {
         Ok(Self {
             settings,
             digest,
+            expires_ms: None,
             policies,
             requirements,
             index,
@@ -208,11 +213,25 @@ impl Snapshot {
         })
     }
 
-    /// The same snapshot under a higher revision.
+    /// The same snapshot as the bundle that its manifest says it is.
     #[must_use]
-    pub fn with_revision(mut self, revision: u64) -> Self {
-        self.settings.revision = revision;
+    pub fn identified(mut self, manifest: &Manifest, digest: Digest) -> Self {
+        self.settings.revision = manifest.revision;
+        self.digest = digest.to_string().into();
+        self.expires_ms = manifest.expires.map(Stamp::unix_ms);
         self
+    }
+
+    /// First instant at which the bundle is stale, Unix milliseconds.
+    #[must_use]
+    pub fn expires_ms(&self) -> Option<i64> {
+        self.expires_ms
+    }
+
+    /// Whether the bundle is past its end.
+    #[must_use]
+    pub fn is_stale(&self, wall_ms: i64) -> bool {
+        self.expires_ms.is_some_and(|end| end <= wall_ms)
     }
 
     /// `bundle.toml`.

@@ -80,8 +80,14 @@ fn load(from: &CedarSources<'_>) -> Result<CedarLoaded, Faults> {
         step_up: named.map(|name| (name.into(), any_login())).collect(),
         ..Settings::named("cedar")
     };
-    let parts =
-        Parts { settings, digest: digest(&files), policies, schema: schema.clone(), entities, routes: None };
+    let parts = Parts {
+        settings,
+        digest: digest(&files).to_string().into(),
+        policies,
+        schema: schema.clone(),
+        entities,
+        routes: None,
+    };
     match Snapshot::given(parts) {
         Ok(snapshot) => Ok(CedarLoaded { snapshot, schema, warnings }),
         Err(faults) => {
