@@ -167,10 +167,6 @@ pub const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
 
 // --- bundles from the network --------------------------------------------------------------------------
 
-/// Largest packed bundle that is moved over a network, in bytes. 100,000 policies of 300 bytes are 30 MB before
-/// they are compressed.
-pub const PACKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
 /// Longest address of a bundle, in bytes; what common servers and proxies take as a request target is 8 KiB.
 pub const LOCATION_BYTES_MAX: usize = 2048;
 

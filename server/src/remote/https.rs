@@ -1,7 +1,7 @@
 //! A packed bundle on an HTTPS server: conditional GET, long poll, and PUT that overwrites only what was seen.
 //!
 //! `If-None-Match` (RFC 9110) saves the body of what is known; `Prefer: wait=N` (RFC 7240) asks the server to answer when
-//! there is something new. Limits: [`limits::PACKED_BYTES_MAX`], [`limits::ETAG_BYTES_MAX`].
+//! there is something new. Limits: [`BUNDLE_BYTES_MAX`], [`limits::ETAG_BYTES_MAX`].
 //! Never does: believing what it fetched.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::credentials::Credentials;
 use super::error::RemoteError;
 use super::location::HttpsUrl;
 use super::transport::{Redirects, Transport};
-use super::{LAYER_MEDIA_TYPE, Options};
+use super::{BUNDLE_BYTES_MAX, LAYER_MEDIA_TYPE, Options};
 use crate::limits;
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -119,7 +119,7 @@ impl Https {
                 if etag.is_some() && etag.as_ref() == known {
                     return Ok(Fetched::NotModified { waited });
                 }
-                let bytes = self.transport.body(response, &what, limits::PACKED_BYTES_MAX).await?;
+                let bytes = self.transport.body(response, &what, BUNDLE_BYTES_MAX).await?;
                 Ok(Fetched::Body { bytes, etag, waited })
             }
             status if status.is_success() => Err(self.breaks(&format!("{status} to a GET"))),

@@ -9,8 +9,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use cardea_policy_store::digest::Digest;
 use reqwest::Url;
-use sha2::{Digest as _, Sha256};
 
 use crate::limits;
 
@@ -43,12 +43,12 @@ pub struct OciReference {
     registry: String,
     repository: String,
     tag: Option<String>,
-    digest: Option<Digest>,
+    digest: Option<OciDigest>,
 }
 
-/// A SHA-256 digest in the form `sha256:…`, 64 lower-case hexadecimal digits.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Digest(String);
+/// A SHA-256 digest as registries write it: `sha256:` and 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OciDigest(Digest);
 
 /// Why a text is not a location.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -238,13 +238,13 @@ impl OciReference {
 
     /// The digest to which it is pinned.
     #[must_use]
-    pub fn digest(&self) -> Option<&Digest> {
+    pub fn digest(&self) -> Option<&OciDigest> {
         self.digest.as_ref()
     }
 
     /// The same artifact, pinned.
     #[must_use]
-    pub fn pinned(&self, digest: Digest) -> Self {
+    pub fn pinned(&self, digest: OciDigest) -> Self {
         Self { digest: Some(digest), ..self.clone() }
     }
 }
@@ -263,46 +263,32 @@ impl fmt::Display for OciReference {
     }
 }
 
-impl Digest {
+impl OciDigest {
     /// The digest of bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        let mut text = String::from("sha256:");
-        for byte in Sha256::digest(bytes) {
-            text.push_str(&format!("{byte:02x}"));
-        }
-        Self(text)
+        Self(Digest::of(bytes))
     }
 
-    /// `sha256:…`.
+    /// The first digits, for people.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The digits alone.
-    #[must_use]
-    pub fn hex(&self) -> &str {
-        self.0.strip_prefix("sha256:").unwrap_or_default()
+    pub fn short(&self) -> String {
+        self.0.short()
     }
 }
 
-impl FromStr for Digest {
+impl FromStr for OciDigest {
     type Err = LocationError;
 
     fn from_str(text: &str) -> Result<Self, LocationError> {
-        let hex = text.strip_prefix("sha256:").unwrap_or_default();
-        if hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(LocationError::Digest(text.to_owned()))
-        }
+        let digits = text.strip_prefix("sha256:").and_then(|digits| digits.parse().ok());
+        digits.map(Self).ok_or_else(|| LocationError::Digest(text.to_owned()))
     }
 }
 
-impl fmt::Display for Digest {
+impl fmt::Display for OciDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        write!(f, "sha256:{}", self.0)
     }
 }
 
@@ -375,7 +361,7 @@ mod tests {
         assert_eq!(reference.registry(), "registry.example:5000");
         assert_eq!(reference.repository(), "team/web");
         assert_eq!(reference.tag(), Some("v1.2"));
-        assert_eq!(reference.digest().unwrap().hex(), HEX);
+        assert_eq!(reference.digest().unwrap().to_string(), format!("sha256:{HEX}"));
         assert_eq!(oci("oci://r.example/web").tag(), Some("latest"));
         assert_eq!(oci(&format!("oci://r.example/web@sha256:{HEX}")).tag(), None);
         assert_eq!(oci("oci+http://[::1]:5000/web").registry(), "[::1]:5000");

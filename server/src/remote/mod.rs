@@ -21,7 +21,7 @@ use bytes::Bytes;
 
 pub use self::error::RemoteError;
 pub use self::https::Https;
-pub use self::location::{Digest, HttpsUrl, Location, LocationError, OciReference};
+pub use self::location::{HttpsUrl, Location, LocationError, OciDigest, OciReference};
 pub use self::oci::Oci;
 pub use self::poll::{Offered, SourceState, SourceStatus, Taken, poll};
 use crate::limits;
@@ -29,7 +29,9 @@ use crate::limits;
 /// Type of the artifact that a bundle is in a registry.
 pub const ARTIFACT_TYPE: &str = "application/vnd.cardea.bundle.v1";
 /// Media type of a packed bundle.
-pub const LAYER_MEDIA_TYPE: &str = "application/vnd.cardea.bundle.v1.tar+zstd";
+pub use cardea_policy_store::pack::MEDIA_TYPE as LAYER_MEDIA_TYPE;
+/// Largest packed bundle that is moved, in bytes.
+pub const BUNDLE_BYTES_MAX: u64 = cardea_policy_store::pack::PACKED_BYTES_MAX as u64;
 
 /// How to reach a source.
 #[derive(Clone, Debug)]

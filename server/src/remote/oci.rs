@@ -3,7 +3,7 @@
 //! Reading is done here and not by `oci-client`, which reads manifests and tokens without a bound, follows redirects to
 //! any host and scheme, takes no client certificate, and looks neither at the type of an artifact nor at the size of a
 //! layer. Pushing uses it (`push.rs`).
-//! Limits: [`limits::REMOTE_MANIFEST_BYTES_MAX`], [`limits::PACKED_BYTES_MAX`].
+//! Limits: [`limits::REMOTE_MANIFEST_BYTES_MAX`], [`BUNDLE_BYTES_MAX`].
 //! Never does: believing a registry. What it sends has the digest that was asked for, or is refused.
 
 mod manifest;
@@ -20,11 +20,11 @@ use reqwest::Response;
 
 use self::manifest::Manifest;
 use self::token::Actions;
-use super::Options;
 use super::credentials::Credentials;
 use super::error::{RemoteError, tidy};
-use super::location::{Digest, OciReference};
+use super::location::{OciDigest, OciReference};
 use super::transport::{Redirects, Transport};
+use super::{BUNDLE_BYTES_MAX, Options};
 use crate::limits;
 
 /// Header in which a registry names the digest of a manifest.
@@ -66,9 +66,10 @@ impl Oci {
     ///
     /// # Errors
     /// If the registry does not tell, or has no such artifact.
-    pub async fn resolve(&self) -> Result<Digest, RemoteError> {
+    pub async fn resolve(&self) -> Result<OciDigest, RemoteError> {
         let pin = self.reference.digest();
-        let name = pin.map_or_else(|| self.reference.tag().unwrap_or_default(), Digest::as_str);
+        let tag = self.reference.tag().unwrap_or_default();
+        let name = pin.map_or_else(|| tag.to_owned(), ToString::to_string);
         let what = self.reference.to_string();
         let path = format!("manifests/{name}");
         let head = self.get(Method::HEAD, &path, &what).await?;
@@ -82,7 +83,7 @@ impl Oci {
             }
             None => {
                 let response = self.get(Method::GET, &path, &what).await?;
-                Digest::of(&self.transport.body(response, &what, limits::REMOTE_MANIFEST_BYTES_MAX).await?)
+                OciDigest::of(&self.transport.body(response, &what, limits::REMOTE_MANIFEST_BYTES_MAX).await?)
             }
         };
         match pin {
@@ -95,20 +96,20 @@ impl Oci {
     ///
     /// # Errors
     /// If it is not a bundle, is too large, or does not have its digests.
-    pub async fn pull(&self, digest: &Digest) -> Result<Bytes, RemoteError> {
-        let what = self.reference.pinned(digest.clone()).to_string();
+    pub async fn pull(&self, digest: &OciDigest) -> Result<Bytes, RemoteError> {
+        let what = self.reference.pinned(*digest).to_string();
         let response = self.get(Method::GET, &format!("manifests/{digest}"), &what).await?;
         let bytes = self.transport.body(response, &what, limits::REMOTE_MANIFEST_BYTES_MAX).await?;
         // Before it is parsed.
-        let found = Digest::of(&bytes);
+        let found = OciDigest::of(&bytes);
         if found != *digest {
             return Err(wrong_digest(&what, digest, &found));
         }
         let layer = Manifest::read(&bytes)
             .and_then(|manifest| manifest.bundle())
             .map_err(|why| RemoteError::NotABundle { what: what.clone(), why })?;
-        if layer.size > limits::PACKED_BYTES_MAX {
-            return Err(RemoteError::TooLarge { what, bytes_max: limits::PACKED_BYTES_MAX });
+        if layer.size > BUNDLE_BYTES_MAX {
+            return Err(RemoteError::TooLarge { what, bytes_max: BUNDLE_BYTES_MAX });
         }
         let response = self.get(Method::GET, &format!("blobs/{}", layer.digest), &what).await?;
         let bytes = self.transport.body(response, &what, layer.size).await?;
@@ -119,7 +120,7 @@ impl Oci {
                 announced: Some(layer.size),
             });
         }
-        let found = Digest::of(&bytes);
+        let found = OciDigest::of(&bytes);
         if found == layer.digest { Ok(bytes) } else { Err(wrong_digest(&what, &layer.digest, &found)) }
     }
 
@@ -177,7 +178,7 @@ impl Oci {
     }
 }
 
-fn wrong_digest(what: &str, expected: &Digest, found: &Digest) -> RemoteError {
+fn wrong_digest(what: &str, expected: &OciDigest, found: &OciDigest) -> RemoteError {
     RemoteError::WrongDigest {
         what: what.to_owned(),
         expected: expected.to_string(),

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cardea_policy_store::digest::Digest;
 use parking_lot::Mutex;
 
 use super::backoff::{Backoff, share};
 use super::error::RemoteError;
 use super::https::{ETag, Fetched};
-use super::location::{Digest, Location};
+use super::location::{Location, OciDigest};
 use super::{Options, Remote};
 use crate::clock::Clock;
 use crate::limits;
@@ -29,8 +30,6 @@ const INTERVAL_SPREAD: u32 = 10;
 pub struct Offered {
     /// The bytes, not yet verified in any way but by the digest of a registry.
     pub bytes: Bytes,
-    /// The digest of the bytes.
-    pub digest: Digest,
     /// What the source calls it: a pinned reference, or the address with its ETag.
     pub origin: String,
 }
@@ -135,7 +134,7 @@ struct Poller {
 #[derive(Default)]
 struct Known {
     etag: Option<ETag>,
-    manifest: Option<Digest>,
+    manifest: Option<OciDigest>,
     content: Option<Digest>,
 }
 
@@ -216,25 +215,20 @@ impl Poller {
                     return Ok(self.nothing_new(None, false));
                 }
                 let bytes = oci.pull(&manifest).await?;
-                let origin = oci.reference().pinned(manifest.clone()).to_string();
+                let origin = oci.reference().pinned(manifest).to_string();
                 (bytes, Known { manifest: Some(manifest), ..Known::default() }, false, origin)
             }
         };
         let digest = Digest::of(&bytes);
-        let known = Known { content: Some(digest.clone()), ..known };
+        let known = Known { content: Some(digest), ..known };
         // Another name for the same bytes, or a server that does not name versions.
         let is_new = self.known.content.as_ref() != Some(&digest);
         // Waiting counts only for what is new: a server that sends the same for ever is not asked in haste.
-        Ok(Look {
-            offered: is_new.then_some(Offered { bytes, digest, origin }),
-            known,
-            waited: waited && is_new,
-        })
+        Ok(Look { offered: is_new.then_some(Offered { bytes, origin }), known, waited: waited && is_new })
     }
 
     fn nothing_new(&self, etag: Option<ETag>, waited: bool) -> Look {
-        let known =
-            Known { etag, manifest: self.known.manifest.clone(), content: self.known.content.clone() };
+        let known = Known { etag, manifest: self.known.manifest, content: self.known.content };
         Look { offered: None, known, waited }
     }
 

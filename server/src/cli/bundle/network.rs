@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use cardea_policy_store::pack::Packed;
 use clap::Args;
 use serde::Serialize;
 
@@ -59,7 +60,7 @@ impl NetworkArgs {
 pub(super) struct Moved {
     /// The bundle's address; pinned to its content, where the source has such addresses.
     pub(super) reference: String,
-    /// Digest of the packed bundle.
+    /// The bundle's digest, which signing does not change.
     pub(super) digest: String,
     pub(super) bytes: usize,
     /// Whether it carries a signature. Whose it is was not looked at.
@@ -67,6 +68,19 @@ pub(super) struct Moved {
     /// Where it was written to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) file: Option<PathBuf>,
+}
+
+impl Moved {
+    /// What is known of a packed bundle before it is moved to or from `reference`.
+    pub(super) fn of(reference: String, bundle: &Packed) -> Self {
+        Self {
+            reference,
+            digest: bundle.digest().to_string(),
+            bytes: bundle.bytes().len(),
+            signed: bundle.envelope().is_ok_and(|envelope| envelope.is_some()),
+            file: None,
+        }
+    }
 }
 
 /// Why a command could not do it.
@@ -115,7 +129,7 @@ pub(super) fn told(outcome: &Result<Moved, Failure>, format: Format) -> ExitCode
             println!("{}", moved.reference);
             let signed = if moved.signed { "signed" } else { "not signed" };
             let file = moved.file.as_ref().map(|file| format!(" in {}", file.display())).unwrap_or_default();
-            eprintln!("{} bytes{file}, {}, {signed}", moved.bytes, moved.digest);
+            eprintln!("bundle {}, {} bytes{file}, {signed}", moved.digest, moved.bytes);
         }
         (Err(failure), Format::Human) => {
             eprintln!("error: {failure}");
@@ -135,38 +149,5 @@ fn print_json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
         Ok(text) => println!("{text}"),
         Err(error) => eprintln!("the report cannot be written: {error}"),
-    }
-}
-
-/// Whether a packed bundle ends in a skippable frame of zstd, in which its signatures lie.
-pub(super) fn is_signed(bytes: &[u8]) -> bool {
-    /// Magic number and length.
-    const HEAD_BYTES: usize = 8;
-    let length = bytes.len();
-    // The first frame is the content, so a skippable one never begins at 0.
-    bytes.windows(HEAD_BYTES).enumerate().skip(1).any(|(at, head)| {
-        let [kind, 0x2a, 0x4d, 0x18, a, b, c, d] = *head else { return false };
-        kind & 0xf0 == 0x50 && u32::from_le_bytes([a, b, c, d]) as usize == length - at - HEAD_BYTES
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signature_is_a_skippable_frame_at_the_very_end() {
-        let frame = |kind: u8, payload: &[u8]| {
-            let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
-            [&[kind, 0x2a, 0x4d, 0x18][..], &length, payload].concat()
-        };
-        let content = b"(\xb5/\xfd content";
-        assert!(is_signed(&[content, &frame(0x5d, b"envelope")[..]].concat()));
-        assert!(is_signed(&[content, &frame(0x50, b"")[..]].concat()));
-        assert!(!is_signed(content));
-        assert!(!is_signed(b""));
-        assert!(!is_signed(&frame(0x5d, b"envelope")), "there is nothing that it signs");
-        assert!(!is_signed(&[content, &frame(0x5d, b"envelope")[..], b"more"].concat()));
-        assert!(!is_signed(&[content, &frame(0x60, b"envelope")[..]].concat()));
     }
 }

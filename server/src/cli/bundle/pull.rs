@@ -10,16 +10,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use cardea_policy_store::pack::Packed;
 use clap::Args;
 
-use super::network::{Failure, Moved, NetworkArgs, block_on, is_signed, location, told};
+use super::network::{Failure, Moved, NetworkArgs, block_on, location, told};
 use crate::cli::Format;
-use crate::remote::{Digest, Location, Progress, Remote};
+use crate::remote::{Location, OciDigest, Progress, Remote};
 
 /// Rights of the file, before the umask.
 const FILE_MODE: u32 = 0o666;
-/// Digits of a digest that stand in a file's name.
-const SHORT_DIGITS: usize = 12;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -63,14 +62,12 @@ fn pull(args: &PullArgs) -> Result<Moved, Failure> {
         eprint!("\r\x1b[K");
     }
     let (bytes, pinned) = fetched?;
-    write(&file, &bytes)?;
-    Ok(Moved {
-        reference: pinned.map_or_else(|| location.to_string(), |pinned| pinned.to_string()),
-        digest: Digest::of(&bytes).to_string(),
-        bytes: bytes.len(),
-        signed: is_signed(&bytes),
-        file: Some(file),
-    })
+    let reference = pinned.map_or_else(|| location.to_string(), |pinned| pinned.to_string());
+    // Before anything is written: a page of a login or an error is no bundle.
+    let bundle = Packed::split(bytes.into())
+        .map_err(|error| Failure::local(format!("what lies at `{reference}` is refused: {error}")))?;
+    write(&file, bundle.bytes())?;
+    Ok(Moved { file: Some(file), ..Moved::of(reference, &bundle) })
 }
 
 fn show(bytes: u64, of: Option<u64>) {
@@ -86,8 +83,8 @@ fn file_name(location: &Location) -> Result<String, Failure> {
         Location::Https(url) => Ok(url.file_name().to_owned()),
         Location::Oci(reference) => {
             let name = reference.repository().rsplit('/').next().unwrap_or_default();
-            let digits = || reference.digest().and_then(|digest| digest.hex().get(..SHORT_DIGITS));
-            let version = reference.tag().or_else(digits).unwrap_or_default();
+            let digits = || reference.digest().map(OciDigest::short).unwrap_or_default();
+            let version = reference.tag().map_or_else(digits, str::to_owned);
             Ok(format!("{name}-{version}.cardea"))
         }
     }

@@ -1,6 +1,6 @@
 //! `cardea bundle push`: a packed bundle into an OCI registry or onto an HTTPS server.
 //!
-//! Limits: [`limits::PACKED_BYTES_MAX`]. Never does: building, signing or judging a bundle.
+//! Limits: [`BUNDLE_BYTES_MAX`]. Never does: building or signing a bundle, or judging its signature.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,15 +9,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bytes::Bytes;
+use cardea_policy_store::manifest::Manifest;
+use cardea_policy_store::pack::{self, PackError, Packed};
 use clap::Args;
 
-use super::network::{Failure, Moved, NetworkArgs, block_on, is_signed, location, told};
+use super::network::{Failure, Moved, NetworkArgs, block_on, location, told};
 use crate::cli::Format;
-use crate::limits;
-use crate::remote::{Digest, Https, Location, Oci};
+use crate::remote::{BUNDLE_BYTES_MAX, Https, Location, Oci};
 
-/// Annotation with the name of the file, by the image specification.
+// Annotations of the image specification.
 const TITLE: &str = "org.opencontainers.image.title";
+const VERSION: &str = "org.opencontainers.image.version";
+const CREATED: &str = "org.opencontainers.image.created";
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -52,22 +55,17 @@ pub(super) fn run(args: &PushArgs) -> ExitCode {
 
 fn push(args: &PushArgs) -> Result<Moved, Failure> {
     let location = location(&args.destination)?;
-    let bytes = read(&args.file)?;
-    let signed = is_signed(&bytes);
-    if !signed && !args.allow_unsigned {
+    let bundle = read(&args.file)?;
+    let moved = Moved::of(location.to_string(), &bundle);
+    if !moved.signed && !args.allow_unsigned {
         return Err(Failure::Local {
             message: format!("`{}` is not signed", args.file.display()),
             help: Some("sign it with `cardea bundle sign`, or push it with --allow-unsigned"),
         });
     }
+    let annotations = annotations(&unpacked(&args.file, &bundle)?);
+    let bytes = Bytes::copy_from_slice(bundle.bytes());
     let options = args.network.options();
-    let moved = Moved {
-        reference: location.to_string(),
-        digest: Digest::of(&bytes).to_string(),
-        bytes: bytes.len(),
-        signed,
-        file: None,
-    };
     block_on(async move {
         let reference = match &location {
             Location::Https(url) => {
@@ -75,8 +73,7 @@ fn push(args: &PushArgs) -> Result<Moved, Failure> {
                 location.to_string()
             }
             Location::Oci(reference) => {
-                let digest =
-                    Oci::new(reference, &options).await?.push(bytes, annotations(&args.file)).await?;
+                let digest = Oci::new(reference, &options).await?.push(bytes, annotations).await?;
                 reference.pinned(digest).to_string()
             }
         };
@@ -84,7 +81,7 @@ fn push(args: &PushArgs) -> Result<Moved, Failure> {
     })
 }
 
-fn read(path: &Path) -> Result<Bytes, Failure> {
+fn read(path: &Path) -> Result<Packed, Failure> {
     let fault =
         |error: std::io::Error| Failure::local(format!("`{}` cannot be read: {error}", path.display()));
     if path.is_dir() {
@@ -95,22 +92,25 @@ fn read(path: &Path) -> Result<Bytes, Failure> {
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(fault)?;
-    file.take(limits::PACKED_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(fault)?;
-    match bytes.len() as u64 {
-        0 => Err(Failure::local(format!("`{}` is empty", path.display()))),
-        length if length > limits::PACKED_BYTES_MAX => {
-            let max = limits::PACKED_BYTES_MAX;
-            Err(Failure::local(format!(
-                "`{}` is larger than {max} bytes, which no node takes",
-                path.display()
-            )))
-        }
-        _ => Ok(bytes.into()),
-    }
+    file.take(BUNDLE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(fault)?;
+    Packed::split(bytes).map_err(|error| not_a_bundle(path, &error))
+}
+
+/// The manifest, of a bundle that is whole: what is damaged is noticed here and not by every node.
+fn unpacked(path: &Path, bundle: &Packed) -> Result<Manifest, Failure> {
+    bundle.unpack().map(|unpacked| unpacked.manifest).map_err(|error| not_a_bundle(path, &error))
+}
+
+fn not_a_bundle(path: &Path, error: &PackError) -> Failure {
+    Failure::local(format!("`{}` is refused: {error}", path.display()))
 }
 
 /// What tools show beside the artifact.
-fn annotations(file: &Path) -> BTreeMap<String, String> {
-    let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
-    name.map(|name| (TITLE.to_owned(), name)).into_iter().collect()
+fn annotations(manifest: &Manifest) -> BTreeMap<String, String> {
+    let mut annotations = BTreeMap::from([
+        (TITLE.to_owned(), pack::file_name(manifest)),
+        (VERSION.to_owned(), manifest.revision.to_string()),
+    ]);
+    annotations.extend(manifest.created.map(|created| (CREATED.to_owned(), created.to_string())));
+    annotations
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::remote::error::tidy;
-use crate::remote::location::Digest;
+use crate::remote::location::OciDigest;
 use crate::remote::{ARTIFACT_TYPE, LAYER_MEDIA_TYPE};
 
 /// Media type of a manifest.
@@ -48,7 +48,7 @@ struct Descriptor {
 /// Where the packed bundle lies.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Layer {
-    pub(super) digest: Digest,
+    pub(super) digest: OciDigest,
     /// In bytes.
     pub(super) size: u64,
 }
@@ -58,7 +58,7 @@ impl Manifest {
     pub(super) fn of(bundle: &[u8], annotations: BTreeMap<String, String>) -> Self {
         let describe = |media_type: &str, content: &[u8]| Descriptor {
             media_type: media_type.to_owned(),
-            digest: Digest::of(content).to_string(),
+            digest: OciDigest::of(content).to_string(),
             size: content.len() as u64,
             data: None,
         };
@@ -124,7 +124,7 @@ mod tests {
         let annotations = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
         let bytes = serde_json::to_vec(&Manifest::of(b"bundle", annotations)).unwrap();
         let layer = Manifest::read(&bytes).unwrap().bundle().unwrap();
-        assert_eq!(layer, Layer { digest: Digest::of(b"bundle"), size: 6 });
+        assert_eq!(layer, Layer { digest: OciDigest::of(b"bundle"), size: 6 });
         let value: Value = serde_json::from_slice(&bytes).unwrap();
         let empty = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
         let config = json!({ "mediaType": EMPTY_MEDIA_TYPE, "digest": empty, "size": 2, "data": "e30=" });

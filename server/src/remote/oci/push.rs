@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::manifest::{self, Manifest};
 use super::token::Actions;
-use super::{Digest, Oci};
+use super::{Oci, OciDigest};
 use crate::limits;
 use crate::remote::credentials::Credentials;
 use crate::remote::error::{RemoteError, tidy};
@@ -30,7 +30,7 @@ impl Oci {
         &self,
         bytes: Bytes,
         annotations: BTreeMap<String, String>,
-    ) -> Result<Digest, RemoteError> {
+    ) -> Result<OciDigest, RemoteError> {
         let what = self.reference.to_string();
         let (None, Some(tag)) = (self.reference.digest(), self.reference.tag()) else {
             return Err(RemoteError::Occupied {
@@ -45,12 +45,12 @@ impl Oci {
         client.store_auth_if_needed(reference.resolve_registry(), &auth).await;
         let body = serde_json::to_vec(&Manifest::of(&bytes, annotations))
             .map_err(|error| RemoteError::Client(error.to_string()))?;
-        let digest = Digest::of(&body);
+        let digest = OciDigest::of(&body);
         let pushing = async {
             for blob in [Bytes::from_static(manifest::EMPTY), bytes] {
-                let name = Digest::of(&blob);
-                if !client.blob_exists(&reference, name.as_str()).await? {
-                    client.push_blob(&reference, blob, name.as_str()).await?;
+                let name = OciDigest::of(&blob).to_string();
+                if !client.blob_exists(&reference, &name).await? {
+                    client.push_blob(&reference, blob, &name).await?;
                 }
             }
             client.push_manifest_raw(&reference, body, HeaderValue::from_static(manifest::MEDIA_TYPE)).await
