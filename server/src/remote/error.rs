@@ -221,9 +221,9 @@ impl RemoteError {
 }
 
 fn is_tls(error: &(dyn Error + 'static)) -> bool {
-    // An `io::Error` hides the error that it carries from `source`.
+    // An `io::Error` hides the error that it carries from `source`, and may carry another `io::Error`.
     let carried = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    error.is::<rustls::Error>() || carried.is_some_and(|carried| carried.is::<rustls::Error>())
+    error.is::<rustls::Error>() || carried.is_some_and(|carried| is_tls(carried))
 }
 
 fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {

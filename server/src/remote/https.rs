@@ -38,8 +38,6 @@ pub enum Fetched {
         bytes: Bytes,
         /// What the server calls it, if it does.
         etag: Option<ETag>,
-        /// The server says that it waits for changes.
-        waited: bool,
     },
 }
 
@@ -109,7 +107,7 @@ impl Https {
         }
         let what = self.location.to_string();
         let response = self.transport.send(request, wait.unwrap_or_default()).await?;
-        let waited = known.is_some() && waits(response.headers());
+        let waited = waits(response.headers());
         match response.status() {
             StatusCode::NOT_MODIFIED if known.is_some() => Ok(Fetched::NotModified { waited }),
             StatusCode::NOT_MODIFIED => Err(self.breaks("304 to a request without a condition")),
@@ -120,7 +118,7 @@ impl Https {
                     return Ok(Fetched::NotModified { waited });
                 }
                 let bytes = self.transport.body(response, &what, BUNDLE_BYTES_MAX).await?;
-                Ok(Fetched::Body { bytes, etag, waited })
+                Ok(Fetched::Body { bytes, etag })
             }
             status if status.is_success() => Err(self.breaks(&format!("{status} to a GET"))),
             _ => Err(self.transport.refusal(response, &what, self.authorization.is_some()).await),

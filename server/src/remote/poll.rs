@@ -165,11 +165,10 @@ impl Poller {
             state.contact_ms = Some(self.clock.now().wall_ms);
             state.failures = 0;
         }
-        let waited = look.waited;
         let Some(offered) = look.offered else {
             self.known = look.known;
             // A server that says that it waits, and does not, is asked like one that does not say so.
-            let waits = waited && self.options.wait.is_some_and(|wait| elapsed >= wait / 2);
+            let waits = look.waited && self.options.wait.is_some_and(|wait| elapsed >= wait / 2);
             return if waits { limits::REMOTE_LONG_POLL_REST } else { self.interval() };
         };
         let origin = offered.origin.clone();
@@ -180,7 +179,9 @@ impl Poller {
             tracing::warn!(source = %origin, "refused; not asked for again until the source has something else");
         }
         self.status.0.lock().offered = Some((origin, taken));
-        if waited && taken == Taken::Accepted { limits::REMOTE_LONG_POLL_REST } else { self.interval() }
+        // The next look shows whether the server waits.
+        let may_wait = self.options.wait.is_some() && self.known.etag.is_some();
+        if may_wait && taken == Taken::Accepted { limits::REMOTE_LONG_POLL_REST } else { self.interval() }
     }
 
     async fn look(&mut self) -> Result<Look, RemoteError> {
@@ -196,17 +197,17 @@ impl Poller {
 
     async fn look_at(&self, remote: &Remote) -> Result<Look, RemoteError> {
         let location = &self.location;
-        let (bytes, known, waited, origin) = match remote {
+        let (bytes, known, origin) = match remote {
             Remote::Https(https) => match https.fetch(self.known.etag.as_ref(), self.options.wait).await? {
                 Fetched::NotModified { waited } => {
                     return Ok(self.nothing_new(self.known.etag.clone(), waited));
                 }
-                Fetched::Body { bytes, etag, waited } => {
+                Fetched::Body { bytes, etag } => {
                     let origin = match &etag {
                         Some(etag) => format!("{location} {}", etag.text()),
                         None => location.to_string(),
                     };
-                    (bytes, Known { etag, ..Known::default() }, waited, origin)
+                    (bytes, Known { etag, ..Known::default() }, origin)
                 }
             },
             Remote::Oci(oci) => {
@@ -216,15 +217,14 @@ impl Poller {
                 }
                 let bytes = oci.pull(&manifest).await?;
                 let origin = oci.reference().pinned(manifest).to_string();
-                (bytes, Known { manifest: Some(manifest), ..Known::default() }, false, origin)
+                (bytes, Known { manifest: Some(manifest), ..Known::default() }, origin)
             }
         };
         let digest = Digest::of(&bytes);
         let known = Known { content: Some(digest), ..known };
         // Another name for the same bytes, or a server that does not name versions.
         let is_new = self.known.content.as_ref() != Some(&digest);
-        // Waiting counts only for what is new: a server that sends the same for ever is not asked in haste.
-        Ok(Look { offered: is_new.then_some(Offered { bytes, origin }), known, waited: waited && is_new })
+        Ok(Look { offered: is_new.then_some(Offered { bytes, origin }), known, waited: false })
     }
 
     fn nothing_new(&self, etag: Option<ETag>, waited: bool) -> Look {
