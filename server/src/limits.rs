@@ -202,3 +202,63 @@ pub const SHADOW_GROUPS_SHOWN: usize = 100;
 
 /// How often health is brought in line with whether a bundle is in force.
 pub const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
+
+// --- bundles from the network --------------------------------------------------------------------------
+
+/// Longest address of a bundle, in bytes; what common servers and proxies take as a request target is 8 KiB.
+pub const LOCATION_BYTES_MAX: usize = 2048;
+
+/// Largest manifest of an artifact, in bytes. Ours is below 2 KiB; registries may add annotations when they copy.
+pub const REMOTE_MANIFEST_BYTES_MAX: u64 = 64 * 1024;
+
+/// Largest answer that is neither bundle nor manifest, in bytes: a token, or an error in words.
+pub const REMOTE_ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// Longest ETag that is kept, in bytes. Servers send 20 to 70; a longer one counts as none.
+pub const ETAG_BYTES_MAX: usize = 256;
+
+/// Longest text from a server that is repeated in an error, in characters.
+pub const REMOTE_MESSAGE_CHARS_MAX: usize = 200;
+
+/// Largest file with a token or password, in bytes. A JSON web token with many groups is 8 KiB.
+pub const SECRET_FILE_BYTES_MAX: u64 = 16 * 1024;
+
+/// Redirects followed for one request. A renamed file needs one, a registry that stores its blobs elsewhere two.
+pub const REMOTE_REDIRECTS_MAX: usize = 3;
+
+/// Wait for a connection with TLS: DNS, TCP and handshake with three lost packets.
+pub const REMOTE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Wait for the head of an answer, on top of what a long poll asked for.
+pub const REMOTE_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest silence within a body.
+pub const REMOTE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time for one whole body, unless configured: the largest bundle at 2 Mbit/s.
+pub const REMOTE_FETCH_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Between two looks at a source, unless configured: a change is in force within a minute, and a registry that
+/// allows 100 requests in six hours and address is the one to raise it for.
+pub const REMOTE_POLL_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Bounds of the interval, in seconds: from tests to once a day.
+pub const REMOTE_POLL_INTERVAL_RANGE: RangeInclusive<u64> = 1..=86_400;
+
+/// What a long poll asks the server to wait at most, in seconds. Common proxies end silent connections after 60 s.
+pub const REMOTE_WAIT_RANGE: RangeInclusive<u64> = 1..=300;
+
+/// Rest between two long polls, so that a server that answers at once is asked once a second at most.
+pub const REMOTE_LONG_POLL_REST: Duration = Duration::from_secs(1);
+
+/// Shortest wait after a failure.
+pub const REMOTE_BACKOFF_MIN: Duration = Duration::from_millis(250);
+
+/// Longest wait after the first failure; it doubles with each further one.
+pub const REMOTE_BACKOFF_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest wait after any failure: five minutes after a source is back, every node has asked it.
+pub const REMOTE_BACKOFF_MAX: Duration = Duration::from_secs(300);
+
+/// Longest `Retry-After` that is obeyed; a server cannot switch updates off for longer.
+pub const REMOTE_RETRY_AFTER_MAX: Duration = Duration::from_secs(600);

@@ -8,9 +8,12 @@ mod init;
 mod inspect;
 mod keygen;
 mod list;
+mod network;
 mod node;
 mod output;
 mod promote;
+mod pull;
+mod push;
 mod rollback;
 mod shadow;
 mod verify;
@@ -54,6 +57,14 @@ pub(super) enum BundleCommand {
     ///
     /// Exit code 0: shown; 1: it is no packed bundle; 2: could not run.
     Inspect(inspect::InspectArgs),
+    /// Publish a packed bundle to an OCI registry or an HTTPS server.
+    ///
+    /// Exit code 0: published; 2: could not run.
+    Push(push::PushArgs),
+    /// Fetch a packed bundle from an OCI registry or an HTTPS server. Believes nothing: verify it next.
+    ///
+    /// Exit code 0: fetched; 2: could not run.
+    Pull(pull::PullArgs),
     /// List the revisions that a running node has.
     ///
     /// Exit code 0: listed; 2: could not run.
@@ -85,6 +96,8 @@ pub(super) fn run(command: &BundleCommand) -> ExitCode {
         BundleCommand::Keygen(args) => keygen::run(args),
         BundleCommand::Verify(args) => verify::run(args),
         BundleCommand::Inspect(args) => inspect::run(args),
+        BundleCommand::Push(args) => push::run(args),
+        BundleCommand::Pull(args) => pull::run(args),
         BundleCommand::List(args) => list::run(args),
         BundleCommand::Activate(args) => activate::run(args),
         BundleCommand::Shadow(args) => shadow::run(args),
