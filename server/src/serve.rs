@@ -124,6 +124,11 @@ impl Service {
         let shutdown = self.shutdown;
         let until = shutdown.clone();
         let _keeping = supervisor.thread("bundles".to_owned(), move || keeper.run(&until))?;
+        if let crate::config::Source::Remote(text) = &config.bundle.source {
+            let polling =
+                bundles.poll(text, &config.bundle.remote, pipeline.clock().clone(), shutdown.clone())?;
+            supervisor.task("bundle-source", polling);
+        }
         let shadowed = (Arc::clone(&pipeline), shutdown.clone());
         let _shadowing = supervisor.thread("shadow".to_owned(), move || {
             let (pipeline, shutdown) = shadowed;

@@ -7,8 +7,9 @@
 mod keeper;
 mod local;
 mod refused;
+mod remote;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cardea_policy_store::fault::Faults;
 use cardea_policy_store::snapshot::Snapshot;
@@ -22,6 +23,7 @@ pub use refused::Refused;
 
 use crate::bundle_admin::{Asked, Change, Health, Kept, Refusal, Revisions, Source};
 use crate::limits;
+use crate::remote::SourceStatus;
 
 /// What became of an offered bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub(crate) enum Command {
 pub struct Bundles {
     commands: Sender<Command>,
     health: Mutex<Health>,
+    /// How it goes with a source on the network.
+    remote: OnceLock<Arc<SourceStatus>>,
 }
 
 impl Bundles {
@@ -58,7 +62,7 @@ impl Bundles {
     #[must_use]
     pub(crate) fn new() -> (Arc<Self>, Receiver<Command>) {
         let (commands, heard) = bounded(limits::BUNDLE_COMMANDS);
-        (Arc::new(Self { commands, health: Mutex::default() }), heard)
+        (Arc::new(Self { commands, health: Mutex::default(), remote: OnceLock::new() }), heard)
     }
 
     /// Notes how the bundles are doing.
@@ -112,7 +116,14 @@ fn stopping() -> Refusal {
 
 impl Revisions for Bundles {
     fn health(&self) -> Health {
-        self.health.lock().clone()
+        let mut health = self.health.lock().clone();
+        if let Some(status) = self.remote.get() {
+            let state = status.read();
+            health.source.contact_ms = state.contact_ms;
+            health.source.failures = u64::from(state.failures);
+            health.source.error = state.error.filter(|_| state.failures > 0).map(|(_, error)| error);
+        }
+        health
     }
 
     fn list(&self) -> Result<Vec<Kept>, Refusal> {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::read::{Located, Reader, choose};
 use super::{
-    Audit, Bundle, Config, ExtAuthz, Fault, Listen, Log, LogFormat, Overrides, Source, State, Tls, WhenFull,
-    WhenStale, Workers,
+    Audit, Bundle, Config, ExtAuthz, Fault, Listen, Log, LogFormat, Overrides, Remote, Source, State, Tls,
+    WhenFull, WhenStale, Workers,
 };
 use crate::limits;
 
@@ -70,6 +70,30 @@ fn bundle(reader: &mut Reader<'_>, base: &Path, flags: &Overrides, default: &Bun
         allow_unsigned,
         when_stale: reader.word("bundle", "when_stale", default.when_stale, WHEN_STALE),
         keep: size(reader.number("bundle", "keep", default.keep as u64, keep)),
+        remote: remote(reader, base, &default.remote),
+    }
+}
+
+fn remote(reader: &mut Reader<'_>, base: &Path, default: &Remote) -> Remote {
+    let mut file = |key| path(reader, base, "bundle", key);
+    let (client_cert, client_key) = (file("client_cert"), file("client_key"));
+    let (ca, token_file, password_file) = (file("ca"), file("token_file"), file("password_file"));
+    if client_cert.is_some() != client_key.is_some() {
+        let fault = Fault::new(
+            "`bundle.client_cert` and `bundle.client_key` belong together",
+            "set both, or none to show no certificate",
+        );
+        reader.faults.push(fault.at(reader.section_span("bundle"), "only one of them"));
+    }
+    Remote {
+        ca,
+        client_cert,
+        client_key,
+        token_file,
+        username: reader.text("bundle", "username").map(|text| text.value),
+        password_file,
+        poll_s: reader.number("bundle", "poll_s", default.poll_s, limits::REMOTE_POLL_INTERVAL_RANGE),
+        wait_s: reader.number("bundle", "wait_s", default.wait_s, 0..=*limits::REMOTE_WAIT_RANGE.end()),
     }
 }
 

@@ -55,6 +55,29 @@ pub struct Bundle {
     pub when_stale: WhenStale,
     /// How many bundles stay in the store.
     pub keep: usize,
+    /// How a source on the network is reached.
+    pub remote: Remote,
+}
+
+/// How a source on the network is reached; paths only, no secret is ever in here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// Authorities that count beside those of the system, PEM.
+    pub ca: Option<PathBuf>,
+    /// Certificate to show, PEM.
+    pub client_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    pub client_key: Option<PathBuf>,
+    /// File with a bearer token.
+    pub token_file: Option<PathBuf>,
+    /// User name.
+    pub username: Option<String>,
+    /// File with its password.
+    pub password_file: Option<PathBuf>,
+    /// Seconds between two looks.
+    pub poll_s: u64,
+    /// Seconds that an HTTPS server is asked to wait for a change; 0: it is not asked.
+    pub wait_s: u64,
 }
 
 /// Where bundles come from.
@@ -200,6 +223,16 @@ impl Default for Config {
                 allow_unsigned: false,
                 when_stale: WhenStale::Serve,
                 keep: 10,
+                remote: Remote {
+                    ca: None,
+                    client_cert: None,
+                    client_key: None,
+                    token_file: None,
+                    username: None,
+                    password_file: None,
+                    poll_s: 30,
+                    wait_s: 0,
+                },
             },
             listen: Listen {
                 grpc: vec![SocketAddr::from(([127, 0, 0, 1], 7411))],
@@ -268,6 +301,14 @@ impl Config {
             ("bundle.allow_unsigned", self.bundle.allow_unsigned.to_string()),
             ("bundle.when_stale", self.bundle.when_stale.as_str().to_owned()),
             ("bundle.keep", self.bundle.keep.to_string()),
+            ("bundle.ca", paths(&self.bundle.remote.ca)),
+            ("bundle.client_cert", paths(&self.bundle.remote.client_cert)),
+            ("bundle.client_key", paths(&self.bundle.remote.client_key)),
+            ("bundle.token_file", paths(&self.bundle.remote.token_file)),
+            ("bundle.username", self.bundle.remote.username.clone().unwrap_or_else(|| "none".to_owned())),
+            ("bundle.password_file", paths(&self.bundle.remote.password_file)),
+            ("bundle.poll_s", self.bundle.remote.poll_s.to_string()),
+            ("bundle.wait_s", self.bundle.remote.wait_s.to_string()),
             ("listen.grpc", format!("{:?}", self.listen.grpc)),
             ("listen.uds", paths(&self.listen.uds)),
             ("listen.http", self.listen.http.map_or_else(|| "none".to_owned(), |at| at.to_string())),

@@ -315,6 +315,12 @@ impl Pipeline {
         self.clock.now()
     }
 
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// What this node knows.
     #[must_use]
     pub fn state(&self) -> &Arc<State> {
