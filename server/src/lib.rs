@@ -14,6 +14,7 @@ pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod pipeline;
+pub mod proving;
 pub mod router;
 pub mod run;
 pub mod serve;

@@ -79,7 +79,10 @@ impl Service {
             revocations: config.state.revocations_max,
         }));
         let policy = Arc::new(PolicyStore::default());
-        let pipeline = Arc::new(Pipeline::new(policy, state, audit, Arc::clone(&metrics), clock));
+        let pipeline = Arc::new(
+            Pipeline::new(policy, state, audit, Arc::clone(&metrics), clock)
+                .replayable(config.audit.replayable),
+        );
         let bundles = Arc::new(BundleWatch::new(config.bundle.dir.clone(), Arc::clone(&pipeline)));
         if bundles.load().is_err() {
             tracing::error!("no bundle is in force: every attempt is denied until one can be loaded");

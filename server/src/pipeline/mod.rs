@@ -70,6 +70,8 @@ pub struct Pipeline {
     audit: Arc<Audit>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// Whether records hold what it takes to judge the attempt again.
+    replayable: bool,
     /// Metric labels of the actions of one revision.
     actions: ArcSwap<(u64, ActionLabels)>,
 }
@@ -115,7 +117,14 @@ impl Pipeline {
         clock: Clock,
     ) -> Self {
         let actions = ArcSwap::from_pointee((0, ActionLabels::default()));
-        Self { policy, state, audit, metrics, clock, actions }
+        Self { policy, state, audit, metrics, clock, replayable: false, actions }
+    }
+
+    /// Whether records hold what it takes to judge the attempt again: the request and every fact that a candidate
+    /// read.
+    #[must_use]
+    pub fn replayable(self, replayable: bool) -> Self {
+        Self { replayable, ..self }
     }
 
     /// Judges one attempt: `attempt` makes it from what the door was sent, `answer` puts the verdict into the door's
@@ -167,7 +176,7 @@ impl Pipeline {
             risk: basis.risk,
         });
         if let Some(place) = place {
-            let Basis { state_version, ages, .. } = basis;
+            let Basis { state_version, ages, facts, .. } = basis;
             let entry = entry::Decided {
                 id,
                 door,
@@ -177,6 +186,7 @@ impl Pipeline {
                 verdict,
                 state_version,
                 ages,
+                facts,
                 elapsed_ns,
             };
             place.fill(wall_ms(now), Box::new(entry));
@@ -189,7 +199,7 @@ impl Pipeline {
 
     fn decide(&self, snapshot: &Snapshot, attempt: &Attempt, now: Now) -> (Verdict, Basis) {
         let question = Question::new(snapshot, attempt);
-        let (facts, learned) = self.state.gather(&question, now);
+        let Weighed { verdict, facts, learned } = weigh(&self.state, &question, now);
         if let Some(Learned { session, version, change }) = learned {
             let change = SessionRecord {
                 session_id: session.id.clone(),
@@ -200,13 +210,9 @@ impl Pipeline {
             };
             self.record(Body::Session(change), now);
         }
-        let verdict = decide(&question, &facts, now);
-        // What was disqualified neither keeps a session awake nor counts against its owner.
-        if verdict.policy_was_asked() {
-            self.state.note(attempt, verdict.decision(), now);
-        }
         let basis = Basis::of(&question, &facts, now);
-        (verdict, basis)
+        let facts = self.replayable.then_some((facts, now));
+        (verdict, Basis { facts, ..basis })
     }
 
     /// Deny for want of a place in the audit queue; the only verdict without a record, and counted.
@@ -298,11 +304,33 @@ impl Pipeline {
     }
 }
 
+/// An attempt's verdict and what led to it.
+pub(crate) struct Weighed {
+    pub(crate) verdict: Verdict,
+    pub(crate) facts: Facts,
+    /// What the state learned from the attempt's token.
+    pub(crate) learned: Option<Learned>,
+}
+
+/// Gathers, decides and notes one attempt in its session's behaviour: the one path, for callers and for scenarios.
+#[inline]
+pub(crate) fn weigh(state: &State, question: &Question<'_>, now: Now) -> Weighed {
+    let (facts, learned) = state.gather(question, now);
+    let verdict = decide(question, &facts, now);
+    // What was disqualified neither keeps a session awake nor counts against its owner.
+    if verdict.policy_was_asked() {
+        state.note(question.attempt(), verdict.decision(), now);
+    }
+    Weighed { verdict, facts, learned }
+}
+
 #[derive(Default)]
 struct Basis {
     state_version: u64,
     ages: Ages,
     risk: Option<u8>,
+    /// Kept for the record only where records are replayable.
+    facts: Option<(Facts, Now)>,
 }
 
 impl Basis {
@@ -315,7 +343,7 @@ impl Basis {
             used.filter_map(|group| Some((group, facts.age_ms(group, question.attempt(), now)?))).collect()
         };
         let risk = facts.hops.last().and_then(|hop| hop.risk.as_deref()).map(|risk| risk.score(now));
-        Self { state_version: facts.state_version, ages, risk }
+        Self { state_version: facts.state_version, ages, risk, facts: None }
     }
 }
 
