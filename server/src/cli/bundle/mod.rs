@@ -1,6 +1,7 @@
 //! `cardea bundle`: one file per command.
 
 mod check;
+mod matrix;
 mod test;
 
 use std::path::Path;
@@ -24,12 +25,17 @@ pub(super) enum BundleCommand {
     /// Also tells which policies the scenarios never saw satisfied, and never saw fail. Exit code 0: everything as
     /// expected; 1: findings, or no tests; 2: could not run.
     Test(test::TestArgs),
+    /// Print the table of verdicts, principal × action × resource, or hold it to its snapshot file.
+    ///
+    /// Exit code 0: fine; 1: a cell differs from the snapshot; 2: could not run.
+    Matrix(matrix::MatrixArgs),
 }
 
 pub(super) fn run(command: &BundleCommand) -> ExitCode {
     match command {
         BundleCommand::Check(args) => check::run(args),
         BundleCommand::Test(args) => test::run(args),
+        BundleCommand::Matrix(args) => matrix::run(args),
     }
 }
 
