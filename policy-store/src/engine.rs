@@ -209,7 +209,10 @@ impl Value {
     }
 
     /// The text that an extension value's constructor takes to make it.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a constructor's call is the only kind that is looked for")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a constructor's call is the only kind that is looked for"
+    )]
     fn constructed_from(&self) -> Option<SmolStr> {
         let expression = ast::RestrictedExpr::from(self.0.clone());
         match expression.expr_kind() {

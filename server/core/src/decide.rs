@@ -104,7 +104,9 @@ pub fn outcomes(question: &Question<'_>, facts: &Facts, now: Now) -> Vec<Vec<(Po
     let of_hop = |(hop, (principal, candidates)): (usize, (_, &Candidates))| {
         let reading = Reading { attempt, settings: snapshot.settings(), hop, now };
         let mut said = Vec::with_capacity(candidates.len());
-        ask(question, facts, &reading, principal, candidates, |index, _, outcome| said.push((index, outcome)));
+        ask(question, facts, &reading, principal, candidates, |index, _, outcome| {
+            said.push((index, outcome))
+        });
         said
     };
     attempt.hops().zip(candidates).enumerate().map(of_hop).collect()

@@ -64,7 +64,8 @@ pub(super) struct Decided {
 
 impl IntoBody for Decided {
     fn into_body(self: Box<Self>) -> Body {
-        let Self { id, door, snapshot, attempt, seen, verdict, state_version, ages, facts, elapsed_ns } = *self;
+        let Self { id, door, snapshot, attempt, seen, verdict, state_version, ages, facts, elapsed_ns } =
+            *self;
         let replay = facts
             .zip(attempt.as_ref().zip(snapshot.as_deref()))
             .map(|((facts, now), (attempt, snapshot))| replay(attempt, snapshot, &verdict, &facts, now));

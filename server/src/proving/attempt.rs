@@ -86,7 +86,8 @@ impl AttemptTold {
     pub fn title(&self) -> String {
         self.name.clone().unwrap_or_else(|| {
             let behind: Vec<String> = self.delegation.0.iter().map(Named::to_string).collect();
-            let behind = if behind.is_empty() { String::new() } else { format!(" for {}", behind.join(", ")) };
+            let behind =
+                if behind.is_empty() { String::new() } else { format!(" for {}", behind.join(", ")) };
             format!("{}{behind} {} {}", self.principal, self.action, self.resource)
         })
     }
@@ -127,19 +128,18 @@ pub struct Table {
 
 impl Table {
     /// The attempt of each row, with the place of the row.
-    pub(super) fn rows(
-        self,
-        source: &Source<'_>,
-        table: Place,
-    ) -> Vec<Result<(Place, AttemptTold), Fault>> {
+    pub(super) fn rows(self, source: &Source<'_>, table: Place) -> Vec<Result<(Place, AttemptTold), Fault>> {
         let Self { defaults, columns, rows } = self;
-        let repeated = columns.iter().enumerate().find(|(at, name)| columns.iter().take(*at).any(|one| one == *name));
+        let repeated =
+            columns.iter().enumerate().find(|(at, name)| columns.iter().take(*at).any(|one| one == *name));
         if let Some((_, name)) = repeated {
             let fault = source.fault(table, format!("column `{name}` stands twice"));
             return vec![Err(fault.help("remove one of them"))];
         }
         if rows.is_empty() {
-            return vec![Err(source.fault(table, "the table has no rows").help("add rows, or remove the step"))];
+            return vec![Err(source
+                .fault(table, "the table has no rows")
+                .help("add rows, or remove the step"))];
         }
         rows.into_iter().map(|row| attempt(source, &defaults, &columns, row)).collect()
     }

@@ -210,7 +210,8 @@ pub(super) fn advice(
     } else {
         format!("expect: {}, policies: {}", got.decision, list(&got.policies))
     };
-    let second = format!("if the bundle is right, write `{rewritten}`; if not, change the policy or the facts");
+    let second =
+        format!("if the bundle is right, write `{rewritten}`; if not, change the policy or the facts");
     if first.is_empty() { second } else { format!("{first}; {second}") }
 }
 

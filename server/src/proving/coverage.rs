@@ -64,9 +64,10 @@ impl Coverage {
     pub fn of(files: &Files, snapshot: &Snapshot) -> Self {
         let written = policies::written(files, snapshot);
         let policies = snapshot.policies().iter().map(|policy| {
-            let (file, line) = written
-                .get(&policy.id)
-                .map_or_else(|| (PathBuf::from("policies"), 0), |written| (written.file.clone(), written.line));
+            let (file, line) = written.get(&policy.id).map_or_else(
+                || (PathBuf::from("policies"), 0),
+                |written| (written.file.clone(), written.line),
+            );
             Covered {
                 id: policy.id.to_string(),
                 file,
@@ -98,7 +99,8 @@ impl Coverage {
     /// Works out the share that was seen.
     pub fn count(&mut self) {
         let sides = |policy: &Covered| 1 + u64::from(policy.conditional);
-        let missing = |policy: &Covered| u64::from(policy.never_satisfied()) + u64::from(policy.never_failed());
+        let missing =
+            |policy: &Covered| u64::from(policy.never_satisfied()) + u64::from(policy.never_failed());
         self.sides = self.policies.iter().map(sides).sum();
         self.sides_seen = self.sides - self.policies.iter().map(missing).sum::<u64>();
         self.permille = match self.sides {
@@ -121,7 +123,10 @@ mod tests {
     fn bundle(policies: &str) -> Coverage {
         let files: Files = [
             ("bundle.toml", "name = \"t\""),
-            ("schema.cedarschema", "entity A; action a appliesTo { principal: A, resource: A, context: {} };"),
+            (
+                "schema.cedarschema",
+                "entity A; action a appliesTo { principal: A, resource: A, context: {} };",
+            ),
             ("policies/p.cedar", policies),
         ]
         .into_iter()
@@ -143,7 +148,8 @@ mod tests {
         coverage.see(&[vec![(1, Ok(false))]]);
         coverage.count();
         assert_eq!(coverage.percent(), "100.0");
-        let places: Vec<_> = coverage.policies.iter().map(|policy| (policy.id.as_str(), policy.line)).collect();
+        let places: Vec<_> =
+            coverage.policies.iter().map(|policy| (policy.id.as_str(), policy.line)).collect();
         assert_eq!(places, [("all", 1), ("none", 3)]);
         assert_eq!(bundle("").permille, 1000);
     }

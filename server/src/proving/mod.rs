@@ -6,6 +6,7 @@
 pub mod attempt;
 pub mod case;
 pub mod coverage;
+pub mod diff;
 pub mod matrix;
 pub mod policies;
 mod request;
@@ -99,7 +100,13 @@ pub fn run_some(
             Ok(scenarios) => queue.extend(scenarios),
             Err(faults) => {
                 let line = faults.iter().find_map(Fault::line).unwrap_or(0);
-                played.push(Played { file: path.clone(), name: String::new(), line, cases: Vec::new(), faults });
+                played.push(Played {
+                    file: path.clone(),
+                    name: String::new(),
+                    line,
+                    cases: Vec::new(),
+                    faults,
+                });
             }
         }
     }

@@ -29,7 +29,8 @@ pub struct Written {
 pub fn written(files: &Files, snapshot: &Snapshot) -> BTreeMap<SmolStr, Written> {
     let mut found = BTreeMap::new();
     let mut number = 0_usize;
-    let cedar = files.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "cedar"));
+    let cedar =
+        files.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "cedar"));
     for (path, bytes) in cedar {
         let Some((text, set)) = parsed(bytes) else { continue };
         let mut own: Vec<_> = set.policies().collect();
@@ -45,7 +46,11 @@ pub fn written(files: &Files, snapshot: &Snapshot) -> BTreeMap<SmolStr, Written>
         }
     }
     for policy in snapshot.policies() {
-        let linked = || Written { file: Path::new(LINKS).to_owned(), line: link_line(files, &policy.id), policy: None };
+        let linked = || Written {
+            file: Path::new(LINKS).to_owned(),
+            line: link_line(files, &policy.id),
+            policy: None,
+        };
         found.entry(policy.id.clone()).or_insert_with(linked);
     }
     found

@@ -51,7 +51,8 @@ pub(super) fn with_entities(
         return Ok(None);
     }
     let name = Path::new("entities.json");
-    let of_bundle = files.get(name).map_or(Ok(Vec::new()), |bytes| serde_json::from_slice::<Vec<Value>>(bytes));
+    let of_bundle =
+        files.get(name).map_or(Ok(Vec::new()), |bytes| serde_json::from_slice::<Vec<Value>>(bytes));
     let Ok(of_bundle) = of_bundle else {
         return Err(source.fault(scenario.place, "the entities of the bundle are no list"));
     };
@@ -75,7 +76,8 @@ pub(super) fn with_entities(
     files.insert(name.to_owned(), Value::Array(all).to_string().into_bytes());
     load::files(&files).map(|loaded| Some(loaded.snapshot)).map_err(|faults: Faults| {
         let text = faults.list().iter().map(|fault| fault.message.clone()).collect::<Vec<_>>().join("; ");
-        let fault = source.fault(scenario.place, format!("the scenario's entities do not fit the bundle: {text}"));
+        let fault =
+            source.fault(scenario.place, format!("the scenario's entities do not fit the bundle: {text}"));
         fault.help("entities must follow the schema; see Cedar's entity JSON")
     })
 }
@@ -156,22 +158,26 @@ impl Player<'_> {
                 let changed = told::change(&update.message(now.wall_ms), self.life_ms(), now);
                 let changed = changed.map_err(|status| undone(status.message(), "correct the step"))?;
                 let done = self.state.change(&update.id, &changed, now);
-                done.map(|_| None).map_err(|fault| undone(fault.to_string(), "open the session in an earlier step"))
+                done.map(|_| None)
+                    .map_err(|fault| undone(fault.to_string(), "open the session in an earlier step"))
             }
             Step::EndSession(ending) => self.end(ending).map(|()| None),
             Step::Signal(signal) => {
                 let now = self.clock.now();
-                let message = signal.message(now.wall_ms).map_err(|fault| undone(fault, "tell one change"))?;
+                let message =
+                    signal.message(now.wall_ms).map_err(|fault| undone(fault, "tell one change"))?;
                 let read = told::signal(&message, self.snapshot, now);
                 let read = read.map_err(|status| undone(status.message(), ASK_THE_SCHEMA))?;
                 match self.state.apply(&read, self.life_ms(), now) {
                     Ok((Outcome::Applied, _)) => Ok(None),
-                    Ok((Outcome::Superseded, _)) => {
-                        Err(undone("the signal changes nothing: newer knowledge stays", "give it a later time, or leave it out"))
-                    }
-                    Ok((Outcome::UnknownSubject, _)) => {
-                        Err(undone("the signal is about a session that is not open", "open the session in an earlier step"))
-                    }
+                    Ok((Outcome::Superseded, _)) => Err(undone(
+                        "the signal changes nothing: newer knowledge stays",
+                        "give it a later time, or leave it out",
+                    )),
+                    Ok((Outcome::UnknownSubject, _)) => Err(undone(
+                        "the signal is about a session that is not open",
+                        "open the session in an earlier step",
+                    )),
                     Err(_full) => Err(undone("the scenario knows too many subjects", "split it")),
                 }
             }
@@ -194,7 +200,9 @@ impl Player<'_> {
         let read = read.map_err(|status| undone(status.message(), ASK_THE_SCHEMA))?;
         let idle_max_s = self.snapshot.settings().sessions.idle_max_s;
         let opened = self.state.open(read, idle_max_s, now);
-        opened.map_err(|fault| undone(fault.to_string(), "give each session of the scenario an id of its own"))?;
+        opened.map_err(|fault| {
+            undone(fault.to_string(), "give each session of the scenario an id of its own")
+        })?;
         self.opened.insert(id.as_str().into());
         Ok(())
     }
@@ -217,7 +225,9 @@ impl Player<'_> {
     fn uid(&self, named: &Named) -> Result<Uid, Undone> {
         match self.snapshot.type_name(&named.type_name) {
             Some(name) => Ok(Uid::new(name, &named.id)),
-            None => Err(undone(format!("`{named}` has a type that the schema does not have"), ASK_THE_SCHEMA)),
+            None => {
+                Err(undone(format!("`{named}` has a type that the schema does not have"), ASK_THE_SCHEMA))
+            }
         }
     }
 

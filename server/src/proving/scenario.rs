@@ -173,7 +173,8 @@ pub fn read(source: &Source<'_>) -> Result<Vec<Scenario>, Vec<Fault>> {
     let mut scenarios = Vec::new();
     if documents.is_empty() {
         faults.push(
-            Fault::new(source.file, "holds no scenario").help("write one (`name`, `steps`), or remove the file"),
+            Fault::new(source.file, "holds no scenario")
+                .help("write one (`name`, `steps`), or remove the file"),
         );
     }
     for document in documents {
@@ -241,7 +242,8 @@ mod tests {
         let text = "name: a\nsteps: [{advance: 1m}]\n---\nname: b\nnow: 2027-01-01T00:00:00Z\nsteps: []\n";
         let source = Source::new(Path::new("tests/t.yaml"), text.as_bytes()).unwrap();
         let scenarios = read(&source).unwrap();
-        let told: Vec<_> = scenarios.iter().map(|one| (one.name.as_str(), one.place.line, one.start_ms)).collect();
+        let told: Vec<_> =
+            scenarios.iter().map(|one| (one.name.as_str(), one.place.line, one.start_ms)).collect();
         assert_eq!(told, [("a", 1, START_MS), ("b", 4, 1_798_761_600_000)]);
         assert!(matches!(scenarios[0].steps[0].1, Step::Advance(Span { ms: 60_000 })));
     }
@@ -253,7 +255,10 @@ mod tests {
             ("name: a\nsteps:\n  - advanse: 1m\n", "tests/t.yaml:3:5: unknown variant `advanse`"),
             ("name: a\nsteps:\n  - advance: soon\n", "tests/t.yaml:3:14: `soon` is no span of time"),
             ("name: a\nnow: today\nsteps: []\n", "tests/t.yaml:2:6: `now` is no time"),
-            ("name: a\nsteps: []\n---\nname: a\nsteps: []\n", "tests/t.yaml:4:7: two scenarios are named `a`"),
+            (
+                "name: a\nsteps: []\n---\nname: a\nsteps: []\n",
+                "tests/t.yaml:4:7: two scenarios are named `a`",
+            ),
             (
                 "name: a\nsteps:\n  - attempt: {principal: User, action: r, resource: 'D::\"d\"', expect: deny}\n",
                 "tests/t.yaml:3:26: `User` names no entity",

@@ -260,7 +260,9 @@ impl SignalTold {
         let session_id = self.session.clone().unwrap_or_default();
         let reason = self.reason.clone();
         let named = self.change.map(|change| match change {
-            ChangeTold::PrincipalDisabled => Change::PrincipalDisabled(v1::PrincipalDisabled { reason: reason.clone() }),
+            ChangeTold::PrincipalDisabled => {
+                Change::PrincipalDisabled(v1::PrincipalDisabled { reason: reason.clone() })
+            }
             ChangeTold::PrincipalEnabled => Change::PrincipalEnabled(v1::PrincipalEnabled {}),
             ChangeTold::SessionRevoked => Change::SessionRevoked(v1::SessionRevoked {
                 session_id: session_id.clone(),

@@ -114,7 +114,11 @@ impl FromStr for ActionNamed {
 impl fmt::Display for ActionNamed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_plain = !self.0.id.is_empty()
-            && self.0.id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':'));
+            && self
+                .0
+                .id
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':'));
         if self.0.type_name == "Action" && is_plain { f.write_str(&self.0.id) } else { self.0.fmt(f) }
     }
 }

@@ -1,6 +1,7 @@
 //! `cardea bundle`: one file per command.
 
 mod check;
+mod diff;
 mod matrix;
 mod test;
 
@@ -29,6 +30,10 @@ pub(super) enum BundleCommand {
     ///
     /// Exit code 0: fine; 1: a cell differs from the snapshot; 2: could not run.
     Matrix(matrix::MatrixArgs),
+    /// Say what changes between two bundles, in words and in verdicts, over the matrix and over recorded decisions.
+    ///
+    /// Exit code 0: fine; 1: something changes that --fail-on names; 2: could not run.
+    Diff(diff::DiffArgs),
 }
 
 pub(super) fn run(command: &BundleCommand) -> ExitCode {
@@ -36,6 +41,7 @@ pub(super) fn run(command: &BundleCommand) -> ExitCode {
         BundleCommand::Check(args) => check::run(args),
         BundleCommand::Test(args) => test::run(args),
         BundleCommand::Matrix(args) => matrix::run(args),
+        BundleCommand::Diff(args) => diff::run(args),
     }
 }
 

@@ -107,11 +107,13 @@ fn findings(args: &TestArgs, outcome: &Outcome) -> Vec<String> {
     if outcome.scenarios.is_empty() && args.filter.is_empty() {
         findings.push("no tests: write scenarios under tests/, such as tests/first.yaml".to_owned());
     } else if outcome.tests == 0 {
-        let which = if args.filter.is_empty() { "no scenario" } else { "no scenario that the filter lets pass" };
+        let which =
+            if args.filter.is_empty() { "no scenario" } else { "no scenario that the filter lets pass" };
         findings.push(format!("no tests: {which} attempts anything"));
     }
     if let Some(least) = args.min_coverage.filter(|least| outcome.coverage.permille < least * 10) {
-        findings.push(format!("coverage is {} %, and must be {least} % at least", outcome.coverage.percent()));
+        findings
+            .push(format!("coverage is {} %, and must be {least} % at least", outcome.coverage.percent()));
     }
     findings
 }
@@ -126,7 +128,10 @@ fn human(args: &TestArgs, outcome: &Outcome, findings: &[String]) {
         }
         for case in &played.cases {
             for error in case.got.errors.iter().filter(|_| case.passed) {
-                println!("        {}:{} policy `{}` failed: {}", case.line, case.column, error.code, error.message);
+                println!(
+                    "        {}:{} policy `{}` failed: {}",
+                    case.line, case.column, error.code, error.message
+                );
             }
             if !case.passed {
                 print!("{}", failed(case, &outcome.coverage));
@@ -167,7 +172,8 @@ fn failed(case: &Case, coverage: &Coverage) -> String {
     }
     for id in &case.got.policies {
         let place = coverage.policies.iter().find(|policy| policy.id == *id);
-        let place = place.map_or_else(String::new, |policy| format!("  {}:{}", policy.file.display(), policy.line));
+        let place =
+            place.map_or_else(String::new, |policy| format!("  {}:{}", policy.file.display(), policy.line));
         lines.push(format!("    settled by {id}{place}"));
     }
     for fact in &case.got.evidence {

@@ -109,7 +109,9 @@ impl Answer {
             why.push_str(&format!(" + {}", self.obligations.join(", ")));
         }
         // An id may hold anything; a line must stay one.
-        why.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+        why.chars()
+            .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+            .collect()
     }
 }
 
@@ -139,7 +141,11 @@ type Names = BTreeMap<String, BTreeSet<String>>;
 ///
 /// # Errors
 /// When there are more than [`CELLS_MAX`].
-pub fn keys(bundles: &[&Snapshot], situations: &Situations, filters: &Filters) -> Result<Vec<Key>, TooManyCells> {
+pub fn keys(
+    bundles: &[&Snapshot],
+    situations: &Situations,
+    filters: &Filters,
+) -> Result<Vec<Key>, TooManyCells> {
     let mut entities = Names::new();
     for uid in bundles.iter().flat_map(|bundle| bundle.world().uids()) {
         entities.entry(uid.type_text()).or_default().insert(uid.id().to_owned());
@@ -160,7 +166,9 @@ pub fn keys(bundles: &[&Snapshot], situations: &Situations, filters: &Filters) -
             return Err(TooManyCells { cells });
         }
         for principal in &principals {
-            triples.extend(resources.iter().map(|resource| (principal.clone(), named.clone(), resource.clone())));
+            triples.extend(
+                resources.iter().map(|resource| (principal.clone(), named.clone(), resource.clone())),
+            );
         }
     }
     let total = triples.len().saturating_mul(situations.list().len());
@@ -173,8 +181,11 @@ pub fn keys(bundles: &[&Snapshot], situations: &Situations, filters: &Filters) -
         action: action.clone(),
         resource: resource.clone(),
     };
-    let mut keys: Vec<Key> =
-        situations.list().iter().flat_map(|situation| triples.iter().map(move |one| key(situation, one))).collect();
+    let mut keys: Vec<Key> = situations
+        .list()
+        .iter()
+        .flat_map(|situation| triples.iter().map(move |one| key(situation, one)))
+        .collect();
     keys.sort();
     Ok(keys)
 }
@@ -240,7 +251,8 @@ fn cell(snapshot: &Snapshot, situations: &Situations, key: &Key) -> Result<Answe
     if let Some(session) = &situation.session {
         let opened = Now { wall_ms: NOW_MS - 2, ..now };
         let session = session.clone().covering(&action.id);
-        let session = told::session(&session.message(SESSION, principal.clone(), now.wall_ms), snapshot, opened);
+        let session =
+            told::session(&session.message(SESSION, principal.clone(), now.wall_ms), snapshot, opened);
         let session = session.map_err(|status| fault(status.message().to_owned()))?;
         state.open(session, 0, opened).map_err(|open| fault(open.to_string()))?;
     }
@@ -251,7 +263,9 @@ fn cell(snapshot: &Snapshot, situations: &Situations, key: &Key) -> Result<Answe
         let read = read.map_err(|status| fault(status.message().to_owned()))?;
         match state.apply(&read, life_ms(snapshot.settings()), reported) {
             Ok((crate::state::Outcome::Applied, _)) => {}
-            _ => return Err(fault("a signal changes nothing; it needs a session, or comes twice".to_owned())),
+            _ => {
+                return Err(fault("a signal changes nothing; it needs a session, or comes twice".to_owned()));
+            }
         }
     }
     let question = Question::new(snapshot, &attempt);

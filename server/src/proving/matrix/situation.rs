@@ -132,7 +132,9 @@ fn calm(snapshot: &Snapshot) -> Situation {
 
 fn check(source: &Source<'_>, file: &File, snapshot: &Snapshot) -> Result<(), Fault> {
     if file.situations.len() > SITUATIONS_MAX {
-        return Err(Fault::new(source.file, format!("more than {SITUATIONS_MAX} situations")).help("remove some"));
+        return Err(
+            Fault::new(source.file, format!("more than {SITUATIONS_MAX} situations")).help("remove some")
+        );
     }
     for (action, fields) in &file.request {
         let place = fields.referenced.into();
@@ -146,12 +148,14 @@ fn check(source: &Source<'_>, file: &File, snapshot: &Snapshot) -> Result<(), Fa
     }
     for (name, told) in &file.situations {
         let place = told.referenced.into();
-        let is_plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        let is_plain =
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
         if !is_plain {
             let fault = source.fault(place, format!("`{name}` is no name of a situation"));
             return Err(fault.help("use letters, digits, `-` and `_`"));
         }
-        let named = told.value.session.as_ref().is_some_and(|one| one.id.is_some() || one.principal.is_some());
+        let named =
+            told.value.session.as_ref().is_some_and(|one| one.id.is_some() || one.principal.is_some());
         if named {
             let fault = source.fault(place, "the session of a situation has no `id` and no `principal`");
             return Err(fault.help("remove them: it belongs to the principal of each cell"));

@@ -46,7 +46,8 @@ pub fn text(cells: &BTreeMap<Key, Answer>, filters: &Filters) -> String {
 
 /// The filters as the command line gives them; empty for none.
 fn filters_line(filters: &Filters) -> String {
-    let named = [("principal", &filters.principal), ("action", &filters.action), ("resource", &filters.resource)];
+    let named =
+        [("principal", &filters.principal), ("action", &filters.action), ("resource", &filters.resource)];
     let given = named.into_iter().filter(|(_, text)| !text.is_empty());
     given.map(|(name, text)| format!("--{name} {}", text.escape_debug())).collect::<Vec<_>>().join(" ")
 }
@@ -173,10 +174,17 @@ mod tests {
     #[test]
     fn a_changed_a_new_and_a_gone_cell_are_told() {
         let none = Filters::default();
-        let old = BTreeMap::from([(key("a", "read"), answer("deny", "p")), (key("b", "read"), answer("allow", "q"))]);
-        let new = BTreeMap::from([(key("a", "read"), answer("allow", "q")), (key("c", "read"), answer("deny", "p"))]);
+        let old = BTreeMap::from([
+            (key("a", "read"), answer("deny", "p")),
+            (key("b", "read"), answer("allow", "q")),
+        ]);
+        let new = BTreeMap::from([
+            (key("a", "read"), answer("allow", "q")),
+            (key("c", "read"), answer("deny", "p")),
+        ]);
         let found = changes(&text(&old, &none), &new, &none).unwrap();
-        let told: Vec<_> = found.iter().map(|one| (one.cell.as_str(), one.old.as_deref(), one.new.as_deref())).collect();
+        let told: Vec<_> =
+            found.iter().map(|one| (one.cell.as_str(), one.old.as_deref(), one.new.as_deref())).collect();
         assert_eq!(
             told,
             [
