@@ -167,6 +167,65 @@ impl Value {
         shifted.unwrap_or_else(|| Self::from(false))
     }
 
+    /// The value taken apart, for whoever writes it down. Not for the hot path.
+    #[must_use]
+    pub fn plain(&self) -> Plain {
+        match self.0.value_kind() {
+            ast::ValueKind::Lit(Literal::Bool(value)) => Plain::Bool(*value),
+            ast::ValueKind::Lit(Literal::Long(value)) => Plain::Long(*value),
+            ast::ValueKind::Lit(Literal::String(text)) => Plain::String(text.clone()),
+            ast::ValueKind::Lit(Literal::EntityUID(uid)) => Plain::Entity(Uid(Arc::clone(uid))),
+            ast::ValueKind::Set(set) => Plain::Set(set.iter().cloned().map(Self).collect()),
+            ast::ValueKind::Record(fields) => Plain::Record(Record(Arc::clone(fields))),
+            ast::ValueKind::ExtensionValue(value) => match value.typename().to_string().as_str() {
+                "datetime" => Plain::Datetime(self.milliseconds().unwrap_or_default()),
+                "duration" => Plain::Duration(self.milliseconds().unwrap_or_default()),
+                "decimal" => Plain::Decimal(self.constructed_from().unwrap_or_default()),
+                _ => Plain::Ip(self.constructed_from().unwrap_or_default()),
+            },
+        }
+    }
+
+    /// Of a `datetime` since 1970, of a `duration` its length.
+    fn milliseconds(&self) -> Option<i64> {
+        let call = |name: &str, of: &[ast::Value]| {
+            let name = ast::Name::parse_unqualified_name(name).ok()?;
+            match Extensions::all_available().func(&name).ok()?.call(of).ok()? {
+                ast::PartialValue::Value(value) => Some(value),
+                ast::PartialValue::Residual(_) => None,
+            }
+        };
+        let is_datetime = matches!(self.0.value_kind(), ast::ValueKind::ExtensionValue(value)
+            if value.typename().to_string() == "datetime");
+        let duration = match is_datetime {
+            true => call("durationSince", &[self.0.clone(), Self::datetime(0).0])?,
+            false => self.0.clone(),
+        };
+        match call("toMilliseconds", &[duration])?.value_kind() {
+            ast::ValueKind::Lit(Literal::Long(ms)) => Some(*ms),
+            ast::ValueKind::Lit(_)
+            | ast::ValueKind::Set(_)
+            | ast::ValueKind::Record(_)
+            | ast::ValueKind::ExtensionValue(_) => None,
+        }
+    }
+
+    /// The text that an extension value's constructor takes to make it.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "a constructor's call is the only kind that is looked for"
+    )]
+    fn constructed_from(&self) -> Option<SmolStr> {
+        let expression = ast::RestrictedExpr::from(self.0.clone());
+        match expression.expr_kind() {
+            ExprKind::ExtensionFunctionApp { args, .. } => match args.first()?.expr_kind() {
+                ExprKind::Lit(Literal::String(text)) => Some(text.clone()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Whether the value has the shape that a schema asks for.
     #[must_use]
     pub(crate) fn fits(&self, shape: &Shape) -> bool {
@@ -208,6 +267,31 @@ impl From<Record> for Value {
     fn from(record: Record) -> Self {
         Self(ast::Value::record_arc(record.0, None))
     }
+}
+
+/// A value of Cedar's data model, taken apart by [`Value::plain`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plain {
+    /// `Bool`
+    Bool(bool),
+    /// `Long`
+    Long(i64),
+    /// `String`
+    String(SmolStr),
+    /// An entity.
+    Entity(Uid),
+    /// A set.
+    Set(Vec<Value>),
+    /// A record.
+    Record(Record),
+    /// `decimal`, as its constructor takes it.
+    Decimal(SmolStr),
+    /// `ipaddr`, as its constructor takes it.
+    Ip(SmolStr),
+    /// `datetime`, milliseconds since 1970-01-01T00:00:00Z.
+    Datetime(i64),
+    /// `duration`, milliseconds.
+    Duration(i64),
 }
 
 /// Cedar's extension types, by their constructors.
@@ -401,6 +485,12 @@ impl Condition {
             .non_scope_constraints()
             .map(|expression| Arc::new(Rewrite { layout, needs: &mut needs }.expression(expression)));
         Self { expression, needs }
+    }
+
+    /// Whether nothing remains beside the scope, so that a policy in scope is satisfied.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.expression.is_none()
     }
 
     /// Whether a policy reads `context` other than by its attributes, so that nothing may be added to it.

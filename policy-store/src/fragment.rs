@@ -98,6 +98,15 @@ impl Group {
         Fact::ALL.into_iter().find(|fact| fact.group() == self && fact.name() == name)
     }
 
+    /// Whether its facts are those of one hop of a delegation chain, not of the attempt.
+    #[must_use]
+    pub const fn is_of_hop(self) -> bool {
+        match self {
+            Self::Risk | Self::Actor => true,
+            Self::Session | Self::Behavior | Self::Task | Self::Token | Self::Request | Self::Now => false,
+        }
+    }
+
     /// The group's facts.
     pub fn facts(self) -> impl Iterator<Item = Fact> {
         Fact::ALL.into_iter().filter(move |fact| fact.group() == self)

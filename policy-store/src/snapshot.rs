@@ -80,6 +80,28 @@ impl Action {
         self.request.get(name).map(|field| &field.shape)
     }
 
+    /// The names of the fields of `context.request`.
+    pub fn request_fields(&self) -> impl Iterator<Item = &SmolStr> {
+        self.request.keys()
+    }
+
+    /// The fields of `context.request` that must be there.
+    pub fn required_fields(&self) -> impl Iterator<Item = (&SmolStr, &Shape)> {
+        self.request.iter().filter(|(_, field)| field.required).map(|(name, field)| (name, &field.shape))
+    }
+
+    /// Types of the principals that it applies to.
+    #[must_use]
+    pub fn principals(&self) -> &[TypeName] {
+        &self.principals
+    }
+
+    /// Types of the resources that it applies to.
+    #[must_use]
+    pub fn resources(&self) -> &[TypeName] {
+        &self.resources
+    }
+
     /// The request without the fields that the schema does not know, the caller's surplus; `None` if there are none.
     #[must_use]
     pub fn without_surplus(&self, request: &Record) -> Option<Record> {

@@ -16,6 +16,7 @@ pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod pipeline;
+pub mod proving;
 pub mod remote;
 pub mod router;
 pub mod run;

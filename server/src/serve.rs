@@ -81,7 +81,10 @@ impl Service {
         }));
         let policy = Arc::new(PolicyStore::default());
         let when_stale = config.bundle.when_stale;
-        let pipeline = Arc::new(Pipeline::new(policy, state, audit, Arc::clone(&metrics), clock, when_stale));
+        let pipeline = Arc::new(
+            Pipeline::new(policy, state, audit, Arc::clone(&metrics), clock, when_stale)
+                .replayable(config.audit.replayable),
+        );
         if config.bundle.allow_unsigned {
             tracing::warn!(
                 "bundles are loaded without asking for a signature: whoever can change them sets the policy"

@@ -5,7 +5,7 @@
 //!
 //! INVARIANT (deny by default): `Allow` is built in exactly one place, the last line of `Answer::settle`.
 
-use cardea_policy_store::engine::{ContextLayout, Record, Scene, Unevaluable, Value};
+use cardea_policy_store::engine::{ContextLayout, Record, Scene, Uid, Unevaluable, Value};
 use cardea_policy_store::fragment::{Fact, Group, Needs};
 use cardea_policy_store::index::{Candidates, PolicyIndex};
 use cardea_policy_store::snapshot::{Policy, Snapshot};
@@ -70,14 +70,10 @@ pub fn decide(question: &Question<'_>, facts: &Facts, now: Now) -> Verdict {
     }
     let mut answers = attempt.hops().zip(candidates).enumerate().map(|(hop, (principal, candidates))| {
         let reading = Reading { attempt, settings: snapshot.settings(), hop, now };
-        let context = context(question, facts, &reading);
-        let scene = Scene::new(principal, &attempt.action.uid, &attempt.resource, context, snapshot.world());
         let mut answer = Answer::default();
-        for &index in candidates {
-            if let Some(policy) = snapshot.policy(index) {
-                answer.hear(index, policy, scene.holds(&policy.condition));
-            }
-        }
+        ask(question, facts, &reading, principal, candidates, |index, policy, said| {
+            answer.hear(index, policy, said);
+        });
         answer.settle(question, facts, &reading)
     });
     let Some(mut verdict) = answers.next() else { return Verdict::deny(ReasonCode::Malformed) };
@@ -92,6 +88,50 @@ pub fn decide(question: &Question<'_>, facts: &Facts, now: Now) -> Verdict {
     verdict
 }
 
+/// What a policy's condition came to.
+pub type Outcome = Result<bool, Unevaluable>;
+
+/// What every candidate said, one list per hop, root first; empty where [`decide`] denies without asking policy.
+/// For tests of policy: a verdict needs only what settled it.
+#[must_use]
+pub fn outcomes(question: &Question<'_>, facts: &Facts, now: Now) -> Vec<Vec<(PolicyIndex, Outcome)>> {
+    let Question { snapshot, attempt, candidates, .. } = question;
+    if snapshot.layout() == ContextLayout::Gathered
+        && facts.disqualify(attempt, snapshot.settings(), now).is_some()
+    {
+        return Vec::new();
+    }
+    let of_hop = |(hop, (principal, candidates)): (usize, (_, &Candidates))| {
+        let reading = Reading { attempt, settings: snapshot.settings(), hop, now };
+        let mut said = Vec::with_capacity(candidates.len());
+        ask(question, facts, &reading, principal, candidates, |index, _, outcome| {
+            said.push((index, outcome))
+        });
+        said
+    };
+    attempt.hops().zip(candidates).enumerate().map(of_hop).collect()
+}
+
+/// Evaluates the candidates of one hop, in the order of the bundle.
+#[inline]
+fn ask(
+    question: &Question<'_>,
+    facts: &Facts,
+    reading: &Reading<'_>,
+    principal: &Uid,
+    candidates: &Candidates,
+    mut hear: impl FnMut(PolicyIndex, &Policy, Outcome),
+) {
+    let Question { snapshot, attempt, .. } = question;
+    let context = context(question, facts, reading);
+    let scene = Scene::new(principal, &attempt.action.uid, &attempt.resource, context, snapshot.world());
+    for &index in candidates {
+        if let Some(policy) = snapshot.policy(index) {
+            hear(index, policy, scene.holds(&policy.condition));
+        }
+    }
+}
+
 /// What the candidates of one hop said.
 #[derive(Default)]
 struct Answer {
@@ -104,7 +144,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn hear(&mut self, index: PolicyIndex, policy: &Policy, said: Result<bool, Unevaluable>) {
+    fn hear(&mut self, index: PolicyIndex, policy: &Policy, said: Outcome) {
         match said {
             Ok(false) => {}
             Ok(true) if !policy.forbids => self.permits.push(index),

@@ -2,6 +2,7 @@
 //!
 //! Values are complete: an unknown thing has the conservative value that the schema fragment states.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cardea_policy_store::fragment::{Fact, Group};
@@ -39,6 +40,27 @@ pub enum SessionFacts {
     Revoked,
     /// It is not known, and the table that would remember its revocation is full.
     Untellable,
+    /// Nothing is looked up: these values are told, as a record of an earlier decision holds them.
+    Told(Arc<Told>),
+}
+
+/// Values of facts that are told; one that is not told has the value of the unknown.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    values: BTreeMap<(Fact, usize), FactValue>,
+}
+
+impl Told {
+    /// Tells the value of a fact for one hop, by its place in [`Attempt::hops`].
+    pub fn tell(&mut self, fact: Fact, hop: usize, value: FactValue) {
+        self.values.insert((fact, hop), value);
+    }
+
+    /// The value that was told.
+    #[must_use]
+    pub fn value(&self, fact: Fact, hop: usize) -> Option<&FactValue> {
+        self.values.get(&(fact, hop))
+    }
 }
 
 /// What a session did so far.
@@ -95,7 +117,7 @@ impl Facts {
 
     fn session_disqualifies(&self, attempt: &Attempt, settings: &Settings, now: Now) -> Option<ReasonCode> {
         let (session, behavior) = match &self.session {
-            SessionFacts::Unknown => return None,
+            SessionFacts::Unknown | SessionFacts::Told(_) => return None,
             SessionFacts::Revoked => return Some(ReasonCode::SessionRevoked),
             SessionFacts::Untellable => return Some(ReasonCode::StateFull),
             SessionFacts::Known(session, behavior) => (session, behavior),
@@ -118,6 +140,11 @@ impl Facts {
     pub fn value(&self, fact: Fact, reading: &Reading<'_>) -> FactValue {
         use FactValue::{Bool, Long, Text};
         let Reading { attempt, settings, hop, now } = *reading;
+        if let SessionFacts::Told(told) = &self.session
+            && let Some(value) = told.value(fact, hop)
+        {
+            return value.clone();
+        }
         let known = self.known();
         let session = known.map(|(session, _)| session);
         let behavior = known.map(|(_, behavior)| behavior);
@@ -172,7 +199,10 @@ impl Facts {
     fn known(&self) -> Option<(&Session, &Behavior)> {
         match &self.session {
             SessionFacts::Known(session, behavior) => Some((session, behavior)),
-            SessionFacts::Unknown | SessionFacts::Revoked | SessionFacts::Untellable => None,
+            SessionFacts::Unknown
+            | SessionFacts::Revoked
+            | SessionFacts::Untellable
+            | SessionFacts::Told(_) => None,
         }
     }
 

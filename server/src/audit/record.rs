@@ -126,6 +126,37 @@ pub struct DecisionRecord {
     /// `@severity` of the first determining policy that has one.
     #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
     pub severity: SmolStr,
+    /// What it takes to judge the attempt again; only where the configuration asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Box<Replay>>,
+}
+
+/// What it takes to judge an attempt again; fields as in `cardea.v1.Replay`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replay {
+    /// What the enforcement point sent.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub request: BTreeMap<SmolStr, Value>,
+    /// Every fact that a candidate policy read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<ReplayFact>,
+}
+
+/// One fact that a candidate policy read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayFact {
+    /// Path as policy writes it, without `context.`.
+    pub fact: SmolStr,
+    /// Whose it is: the place in the delegation chain, root first; 0 for facts of the whole attempt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub hop: u32,
+    /// The value that it had.
+    pub value: Value,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Why a verdict is not a plain allow.
@@ -306,12 +337,18 @@ impl Body {
 }
 
 impl Record {
-    /// Adds the record to `out` as one line, its line end included. A record beyond `LINE_BYTES_MAX` first
-    /// loses its evidence, with a note in its place; one that is still too long becomes a gap of one, so that
-    /// the order stays whole. Returns false in that last case.
+    /// Adds the record to `out` as one line, its line end included. A record beyond `LINE_BYTES_MAX` first loses what
+    /// a replay needs, then its evidence, with a note in its place; one that is still too long becomes a gap of one,
+    /// so that the order stays whole. Returns false in that last case.
     pub(super) fn write_line(mut self, out: &mut Vec<u8>) -> bool {
         self.cut_deep_evidence();
         let Err(bytes) = self.try_line(out) else { return true };
+        if let Body::Decision(decision) = &mut self.body
+            && decision.replay.take().is_some()
+            && self.try_line(out).is_ok()
+        {
+            return true;
+        }
         if let Body::Decision(decision) = &mut self.body {
             let note = format!("evidence left out: the record took {bytes} bytes");
             decision.evidence = vec![Evidence {
@@ -345,6 +382,9 @@ impl Record {
         if let Body::Decision(decision) = &mut self.body {
             for evidence in &mut decision.evidence {
                 cut_deep(&mut evidence.value, VALUE_DEPTH_MAX);
+            }
+            for value in decision.replay.iter_mut().flat_map(|replay| replay.request.values_mut()) {
+                cut_deep(value, VALUE_DEPTH_MAX);
             }
         }
     }

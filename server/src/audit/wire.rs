@@ -7,7 +7,7 @@ use cardea_proto::v1;
 
 use super::record::{
     Basis, Body, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HopVerdict, Reason,
-    Record, SessionRecord, ShadowAnswer, ShadowRecord, SignalRecord, Value,
+    Record, Replay, ReplayFact, SessionRecord, ShadowAnswer, ShadowRecord, SignalRecord, Value,
 };
 
 impl From<Record> for v1::Record {
@@ -48,7 +48,23 @@ impl From<DecisionRecord> for v1::DecisionRecord {
             hops: all(record.hops),
             severity: record.severity.into(),
             attempt_id: record.attempt_id.into(),
+            replay: record.replay.map(|replay| (*replay).into()),
         }
+    }
+}
+
+impl From<Replay> for v1::Replay {
+    fn from(replay: Replay) -> Self {
+        Self {
+            request: replay.request.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            facts: all(replay.facts),
+        }
+    }
+}
+
+impl From<ReplayFact> for v1::ReplayFact {
+    fn from(fact: ReplayFact) -> Self {
+        Self { fact: fact.fact.into(), hop: fact.hop, value: Some(fact.value.into()) }
     }
 }
 

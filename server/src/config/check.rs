@@ -261,6 +261,7 @@ fn audit(reader: &mut Reader<'_>, base: &Path, flags: &Overrides, default: &Audi
         when_full: reader.word("audit", "when_full", default.when_full, WHEN_FULL),
         queue_max: size(queue),
         segment_mb: reader.number("audit", "segment_mb", default.segment_mb, limits::AUDIT_SEGMENT_MB_RANGE),
+        replayable: reader.flag("audit", "replayable", default.replayable),
     }
 }
 

@@ -138,6 +138,8 @@ pub struct Audit {
     pub queue_max: usize,
     /// Size after which a new segment begins, in MiB.
     pub segment_mb: u64,
+    /// Whether records hold what it takes to judge an attempt again.
+    pub replayable: bool,
 }
 
 /// The choice for a full audit queue.
@@ -246,6 +248,7 @@ impl Default for Config {
                 when_full: WhenFull::Deny,
                 queue_max: 65_536,
                 segment_mb: 64,
+                replayable: false,
             },
             state: State {
                 sessions_max: 1_000_000,
@@ -320,6 +323,7 @@ impl Config {
             ("audit.when_full", self.audit.when_full.as_str().to_owned()),
             ("audit.queue_max", self.audit.queue_max.to_string()),
             ("audit.segment_mb", self.audit.segment_mb.to_string()),
+            ("audit.replayable", self.audit.replayable.to_string()),
             ("state.sessions_max", self.state.sessions_max.to_string()),
             ("state.risk_subjects_max", self.state.risk_subjects_max.to_string()),
             ("state.revocations_max", self.state.revocations_max.to_string()),

@@ -40,7 +40,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("listen", &["grpc", "uds", "http"]),
     ("tls", &["cert", "key", "client_ca"]),
     ("workers", &["count"]),
-    ("audit", &["dir", "when_full", "queue_max", "segment_mb"]),
+    ("audit", &["dir", "when_full", "queue_max", "segment_mb", "replayable"]),
     ("state", &["sessions_max", "risk_subjects_max", "revocations_max"]),
     ("ext_authz", &["trust_xfcc"]),
     ("log", &["format", "filter"]),

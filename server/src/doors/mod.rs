@@ -14,3 +14,12 @@ pub use native::NativeDoor;
 pub use sessions::SessionDoor;
 pub use signals::SignalDoor;
 pub use wire::{decision, reason_code};
+
+/// Readers of messages, for scenarios that tell of sessions, signals and attempts without a wire: what they mean and
+/// what is refused is the same.
+pub(crate) mod told {
+    pub(crate) use super::native::read as attempt;
+    pub(crate) use super::sessions::{change, read as session};
+    pub(crate) use super::signals::signal;
+    pub(crate) use super::wire::timestamp;
+}

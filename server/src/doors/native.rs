@@ -88,7 +88,7 @@ impl DecisionService for NativeDoor {
     }
 }
 
-fn read(attempt: &v1::Attempt, snapshot: &Snapshot) -> Result<Attempt, NotAnAttempt> {
+pub(crate) fn read(attempt: &v1::Attempt, snapshot: &Snapshot) -> Result<Attempt, NotAnAttempt> {
     let malformed = |message: String| NotAnAttempt { code: ReasonCode::Malformed, message };
     if attempt.context.len() > cardea_core::attempt::FIELDS_MAX {
         return Err(malformed(format!("at most {} context fields", cardea_core::attempt::FIELDS_MAX)));

@@ -234,7 +234,7 @@ fn level(aal: u32) -> Result<u8, Status> {
     }
 }
 
-fn read(message: &v1::Session, snapshot: &Snapshot, now: Now) -> Result<Session, Status> {
+pub(crate) fn read(message: &v1::Session, snapshot: &Snapshot, now: Now) -> Result<Session, Status> {
     let invalid = |fault: String| Status::invalid_argument(fault);
     let id = name(&message.id)?;
     let principal = wire::uid("principal", message.principal.as_ref(), snapshot)?;
@@ -260,7 +260,11 @@ fn read(message: &v1::Session, snapshot: &Snapshot, now: Now) -> Result<Session,
     Ok(session)
 }
 
-fn change(message: &v1::UpdateSessionRequest, life_ms: i64, now: Now) -> Result<SessionChange, Status> {
+pub(crate) fn change(
+    message: &v1::UpdateSessionRequest,
+    life_ms: i64,
+    now: Now,
+) -> Result<SessionChange, Status> {
     let invalid = |fault: String| Status::invalid_argument(fault);
     let authenticated_ms = wire::optional_ms(message.authenticated_at.as_ref()).map_err(invalid)?;
     Ok(SessionChange {

@@ -112,6 +112,11 @@ fn outcome_name(outcome: v1::SignalOutcome) -> &'static str {
     }
 }
 
+/// The change of fact that a message tells of.
+pub(crate) fn signal(message: &v1::Signal, snapshot: &Snapshot, now: Now) -> Result<Signal, Status> {
+    read(message, snapshot, now).map(|read| read.signal)
+}
+
 /// A signal with what its record says.
 struct Read {
     signal: Signal,

@@ -125,7 +125,7 @@ pub(super) fn unix_ms(at: &Timestamp) -> Option<i64> {
     at.seconds.checked_mul(1000)?.checked_add(in_second)
 }
 
-pub(super) fn timestamp(unix_ms: i64) -> Timestamp {
+pub(crate) fn timestamp(unix_ms: i64) -> Timestamp {
     let nanos = i32::try_from(unix_ms.rem_euclid(1000)).unwrap_or(0) * 1_000_000;
     Timestamp { seconds: unix_ms.div_euclid(1000), nanos }
 }

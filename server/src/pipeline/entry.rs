@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use cardea_core::attempt::Attempt;
+use cardea_core::facts::{Facts, Reading};
 use cardea_core::reason::{Reason, ReasonCode};
+use cardea_core::time::Now;
 use cardea_core::verdict::{FactValue, Verdict};
-use cardea_policy_store::engine::Uid;
+use cardea_policy_store::engine::{Plain, Uid, Value};
 use cardea_policy_store::snapshot::Snapshot;
 use smol_str::{SmolStr, ToSmolStr};
 use uuid::Uuid;
@@ -55,12 +57,18 @@ pub(super) struct Decided {
     pub(super) verdict: Verdict,
     pub(super) state_version: u64,
     pub(super) ages: Ages,
+    /// For a replayable record: what was known, and when.
+    pub(super) facts: Option<(Facts, Now)>,
     pub(super) elapsed_ns: u64,
 }
 
 impl IntoBody for Decided {
     fn into_body(self: Box<Self>) -> Body {
-        let Self { id, door, snapshot, attempt, seen, verdict, state_version, ages, elapsed_ns } = *self;
+        let Self { id, door, snapshot, attempt, seen, verdict, state_version, ages, facts, elapsed_ns } =
+            *self;
+        let replay = facts
+            .zip(attempt.as_ref().zip(snapshot.as_deref()))
+            .map(|((facts, now), (attempt, snapshot))| replay(attempt, snapshot, &verdict, &facts, now));
         let snapshot = snapshot.as_deref();
         let names = |policies: &[u32]| -> Vec<SmolStr> {
             let policy = |at: &u32| Some(snapshot?.policy(*at)?.id.clone());
@@ -120,7 +128,49 @@ impl IntoBody for Decided {
                 .iter()
                 .find_map(|at| snapshot?.policy(*at)?.severity.clone())
                 .unwrap_or_default(),
+            replay,
         })
+    }
+}
+
+/// What was sent, and every fact that a candidate read. Facts of the attempt stand once, facts of a hop for each hop.
+fn replay(
+    attempt: &Attempt,
+    snapshot: &Snapshot,
+    verdict: &Verdict,
+    facts: &Facts,
+    now: Now,
+) -> Box<record::Replay> {
+    let request = attempt.request.iter().map(|(name, value)| (name.clone(), recorded(&value))).collect();
+    let hops = attempt.hops().count();
+    let of_hop = |hop: usize| {
+        let reading = Reading { attempt, settings: snapshot.settings(), hop, now };
+        let told = verdict.needs().facts().filter(move |fact| hop == 0 || fact.group().is_of_hop());
+        told.map(move |fact| record::ReplayFact {
+            fact: fact.path().into(),
+            hop: u32::try_from(hop).unwrap_or(u32::MAX),
+            value: fact_value(&facts.value(fact, &reading)),
+        })
+        .collect::<Vec<_>>()
+    };
+    Box::new(record::Replay { request, facts: (0..hops).flat_map(of_hop).collect() })
+}
+
+/// A value as records show it.
+fn recorded(value: &Value) -> record::Value {
+    match value.plain() {
+        Plain::Bool(value) => record::Value::Bool(value),
+        Plain::Long(value) => record::Value::Long(value),
+        Plain::String(text) => record::Value::String(text),
+        Plain::Entity(uid) => record::Value::Entity(entity(&uid)),
+        Plain::Set(values) => record::Value::Set(values.iter().map(recorded).collect()),
+        Plain::Record(fields) => record::Value::Record(
+            fields.iter().map(|(name, value)| (name.clone(), recorded(&value))).collect(),
+        ),
+        Plain::Decimal(text) => record::Value::Decimal(text),
+        Plain::Ip(text) => record::Value::Ip(text),
+        Plain::Datetime(ms) => record::Value::Datetime(ms),
+        Plain::Duration(ms) => record::Value::Duration(ms),
     }
 }
 
@@ -163,14 +213,18 @@ pub(crate) fn reason_words<'t>(
 fn evidence(evidence: &cardea_core::verdict::Evidence) -> record::Evidence {
     record::Evidence {
         fact: evidence.fact.path().into(),
-        value: match &evidence.value {
-            FactValue::Bool(value) => record::Value::Bool(*value),
-            FactValue::Long(value) => record::Value::Long(*value),
-            FactValue::Text(value) => record::Value::String(value.clone()),
-            FactValue::Texts(values) => {
-                record::Value::Set(values.iter().cloned().map(record::Value::String).collect())
-            }
-        },
+        value: fact_value(&evidence.value),
         why: evidence.why.as_str().into(),
+    }
+}
+
+fn fact_value(value: &FactValue) -> record::Value {
+    match value {
+        FactValue::Bool(value) => record::Value::Bool(*value),
+        FactValue::Long(value) => record::Value::Long(*value),
+        FactValue::Text(value) => record::Value::String(value.clone()),
+        FactValue::Texts(values) => {
+            record::Value::Set(values.iter().cloned().map(record::Value::String).collect())
+        }
     }
 }

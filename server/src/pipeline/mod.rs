@@ -72,6 +72,8 @@ pub struct Pipeline {
     audit: Arc<Audit>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// Whether records hold what it takes to judge the attempt again.
+    replayable: bool,
     /// Metric labels of the actions of one revision.
     actions: ArcSwap<(u64, ActionLabels)>,
     when_stale: WhenStale,
@@ -121,7 +123,14 @@ impl Pipeline {
     ) -> Self {
         let actions = ArcSwap::from_pointee((0, ActionLabels::default()));
         let shadow = Shadow::new(Arc::clone(&metrics));
-        Self { policy, state, audit, metrics, clock, actions, when_stale, shadow }
+        Self { policy, state, audit, metrics, clock, replayable: false, actions, when_stale, shadow }
+    }
+
+    /// Whether records hold what it takes to judge the attempt again: the request and every fact that a candidate
+    /// read.
+    #[must_use]
+    pub fn replayable(self, replayable: bool) -> Self {
+        Self { replayable, ..self }
     }
 
     /// Judges one attempt: `attempt` makes it from what the door was sent, `answer` puts the verdict into the door's
@@ -183,7 +192,7 @@ impl Pipeline {
             risk: basis.risk,
         });
         if let Some(place) = place {
-            let Basis { state_version, ages, .. } = basis;
+            let Basis { state_version, ages, facts, .. } = basis;
             let entry = entry::Decided {
                 id,
                 door,
@@ -193,6 +202,7 @@ impl Pipeline {
                 verdict,
                 state_version,
                 ages,
+                facts,
                 elapsed_ns,
             };
             place.fill(wall_ms(now), Box::new(entry));
@@ -212,7 +222,7 @@ impl Pipeline {
     ) -> (Verdict, Basis, Facts) {
         let question = Question::new(snapshot, attempt);
         let also = if sampled { Needs::every() } else { Needs::default() };
-        let (facts, learned) = self.state.gather(&question, also, now);
+        let Weighed { verdict, facts, learned } = weigh(&self.state, &question, also, now);
         if let Some(Learned { session, version, change }) = learned {
             let change = SessionRecord {
                 session_id: session.id.clone(),
@@ -223,13 +233,9 @@ impl Pipeline {
             };
             self.record(Body::Session(change), now);
         }
-        let verdict = decide(&question, &facts, now);
-        // What was disqualified neither keeps a session awake nor counts against its owner.
-        if verdict.policy_was_asked() {
-            self.state.note(attempt, verdict.decision(), now);
-        }
         let basis = Basis::of(&question, &facts, now);
-        (verdict, basis, facts)
+        let replay = self.replayable.then(|| (facts.clone(), now));
+        (verdict, Basis { facts: replay, ..basis }, facts)
     }
 
     /// Hands a decided attempt to the shadow: shared pieces only, and no wait.
@@ -358,11 +364,33 @@ impl Pipeline {
     }
 }
 
+/// An attempt's verdict and what led to it.
+pub(crate) struct Weighed {
+    pub(crate) verdict: Verdict,
+    pub(crate) facts: Facts,
+    /// What the state learned from the attempt's token.
+    pub(crate) learned: Option<Learned>,
+}
+
+/// Gathers, decides and notes one attempt in its session's behaviour: the one path, for callers and for scenarios.
+#[inline]
+pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
+    let (facts, learned) = state.gather(question, also, now);
+    let verdict = decide(question, &facts, now);
+    // What was disqualified neither keeps a session awake nor counts against its owner.
+    if verdict.policy_was_asked() {
+        state.note(question.attempt(), verdict.decision(), now);
+    }
+    Weighed { verdict, facts, learned }
+}
+
 #[derive(Default)]
 struct Basis {
     state_version: u64,
     ages: Ages,
     risk: Option<u8>,
+    /// Kept for the record only where records are replayable.
+    facts: Option<(Facts, Now)>,
 }
 
 impl Basis {
@@ -377,7 +405,7 @@ impl Basis {
         // What was gathered for a shadow is none of the caller's business.
         let risk = facts.hops.last().filter(|_| needs.reads_any(Group::Risk));
         let risk = risk.and_then(|hop| hop.risk.as_deref()).map(|risk| risk.score(now));
-        Self { state_version: facts.state_version, ages, risk }
+        Self { state_version: facts.state_version, ages, risk, facts: None }
     }
 }
 

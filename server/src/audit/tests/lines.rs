@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 use super::*;
 use crate::audit::record::{
     Basis, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HopVerdict, LINE_BYTES_MAX,
-    Reason, ShadowAnswer, ShadowRecord, SignalRecord, VALUE_DEPTH_MAX, Value,
+    Reason, Replay, ReplayFact, ShadowAnswer, ShadowRecord, SignalRecord, VALUE_DEPTH_MAX, Value,
 };
 
 fn text() -> impl Strategy<Value = SmolStr> + Clone {
@@ -59,6 +59,12 @@ fn basis() -> impl Strategy<Value = Basis> {
         .prop_map(|(revision, digest, state_version, ages)| Basis { revision, digest, state_version, ages })
 }
 
+fn replay() -> impl Strategy<Value = Box<Replay>> {
+    let fact = (text(), any::<u32>(), value()).prop_map(|(fact, hop, value)| ReplayFact { fact, hop, value });
+    (prop::collection::btree_map(text(), value(), 0..3), vec(fact, 0..3))
+        .prop_map(|(request, facts)| Box::new(Replay { request, facts }))
+}
+
 fn hop() -> impl Strategy<Value = HopVerdict> {
     (option::of(entity()), answer(), vec(text(), 0..3)).prop_map(
         |(principal, decision, determining_policies)| HopVerdict {
@@ -76,14 +82,14 @@ prop_compose! {
         (determining_policies, policy_errors) in (vec(text(), 0..3), vec(text(), 0..3)),
         (step_up, obligations) in (vec(text(), 0..3), vec(text(), 0..3)),
         (delegation, reasons, hops) in (vec(entity(), 0..3), vec(reason(), 0..3), vec(hop(), 0..3)),
-        severity in text(),
+        (severity, replay) in (text(), option::of(replay())),
         (evidence, basis) in (vec(evidence(), 0..3), option::of(basis())),
         (decision, latency_ns) in (answer(), any::<u64>()),
     ) -> DecisionRecord {
         DecisionRecord {
             decision_id, attempt_id, door, session_id, principal, action, resource, determining_policies,
             policy_errors, step_up, obligations, delegation, reasons, hops, evidence, basis, decision, latency_ns,
-            severity,
+            severity, replay,
         }
     }
 }
@@ -180,6 +186,7 @@ fn example() -> Record {
             latency_ns: 800,
             hops: vec![],
             severity: SmolStr::default(),
+            replay: None,
         }),
     }
 }

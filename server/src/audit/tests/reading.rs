@@ -159,6 +159,7 @@ fn decision(answer: v1::Decision, principal: &str, action: &str, door: &str) -> 
         latency_ns: 1,
         hops: vec![],
         severity: "".into(),
+        replay: None,
     })
 }
 

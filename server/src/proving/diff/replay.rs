@@ -1,0 +1,263 @@
+//! Recorded decisions, judged again: under the old bundle, to see that the record says enough, and under the new one.
+//!
+//! Records that the node wrote as replayable hold the request and every fact that a candidate read. Others hold only the
+//! evidence; they are judged from that and counted apart. A record whose decision does not come out again under the old
+//! bundle proves nothing about the new one: it is counted as not reproducible. Nothing is dropped without a count.
+//! Limits: one line of [`LINE_BYTES_MAX`] bytes is held at a time.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, Read as _};
+
+use cardea_core::attempt::{Attempt, Parts};
+use cardea_core::decide::{Question, decide};
+use cardea_core::facts::{Facts, SessionFacts, Told};
+use cardea_core::time::Now;
+use cardea_core::verdict::FactValue;
+use cardea_policy_store::engine::{Extension, Record as Fields, Uid, Value};
+use cardea_policy_store::fragment::{Fact, Group};
+use cardea_policy_store::snapshot::Snapshot;
+use cardea_proto::v1;
+use serde::Serialize;
+use smol_str::SmolStr;
+
+use super::Side;
+use super::effects::Effects;
+use crate::audit::record::{self, Body, DecisionRecord, LINE_BYTES_MAX, Record};
+use crate::doors::decision;
+use crate::proving::case::Got;
+use crate::proving::matrix::Answer;
+use crate::proving::words::{ActionNamed, Named};
+
+/// How many records there were of each kind, and what the new bundle makes of those that can be judged again.
+#[derive(Debug, Default, Serialize)]
+pub struct Replayed {
+    /// Records of decisions.
+    pub decisions: u64,
+    /// Decisions that were judged again from the request and all facts.
+    pub from_facts: u64,
+    /// Decisions that were judged again from their evidence alone.
+    pub from_evidence: u64,
+    /// Decisions without policy: ended sessions, expired tokens, what was no attempt. They are not judged again.
+    pub before_policy: u64,
+    /// Decisions that do not come out again under the old bundle, so they say nothing about the new one.
+    pub not_reproducible: u64,
+    /// Decisions for which the new bundle reads facts that were never recorded; they count as unknown.
+    pub with_unknown_facts: u64,
+    /// Other records.
+    pub others: u64,
+    /// Records that were lost when they should have been written.
+    pub lost: u64,
+    /// Lines that are no records.
+    pub unreadable: u64,
+    /// The changes.
+    pub effects: Effects,
+}
+
+impl Replayed {
+    /// Judges every record of a segment again.
+    ///
+    /// # Errors
+    /// When the input cannot be read on.
+    pub fn read(&mut self, old: &Side, new: &Side, mut lines: impl BufRead) -> io::Result<()> {
+        let most = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            if lines.by_ref().take(most).read_until(b'\n', &mut line)? == 0 {
+                return Ok(());
+            }
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            match serde_json::from_slice::<Record>(&line) {
+                Ok(Record { time_ms, body: Body::Decision(decision), .. }) => {
+                    self.decisions += 1;
+                    self.judge(old, new, &decision, time_ms);
+                }
+                Ok(Record { body: Body::Gap(gap), .. }) => self.lost = self.lost.saturating_add(gap.lost),
+                Ok(_) => self.others += 1,
+                Err(_) => self.unreadable += 1,
+            }
+        }
+    }
+
+    /// All records are in.
+    #[must_use]
+    pub fn done(mut self) -> Self {
+        self.effects = self.effects.ordered();
+        self
+    }
+
+    fn judge(&mut self, old: &Side, new: &Side, decision: &DecisionRecord, time_ms: u64) {
+        let Some(recorded) = Recorded::of(decision, time_ms) else {
+            self.before_policy += 1;
+            return;
+        };
+        let (before, _) = recorded.judge(old.snapshot());
+        if !recorded.is_told_by(&before) {
+            self.not_reproducible += 1;
+            return;
+        }
+        match decision.replay {
+            Some(_) => self.from_facts += 1,
+            None => self.from_evidence += 1,
+        }
+        let (after, unknown) = recorded.judge(new.snapshot());
+        self.with_unknown_facts += u64::from(unknown);
+        let example = || format!("{} (decision {})", recorded.title(), decision.decision_id);
+        self.effects.note(&before, &after, &recorded.action(), unknown, example);
+    }
+}
+
+/// What a record says of one attempt that policy was asked about.
+struct Recorded<'r> {
+    record: &'r DecisionRecord,
+    principal: &'r record::Entity,
+    action: &'r record::Entity,
+    resource: &'r record::Entity,
+    now: Now,
+    told: Told,
+    /// Facts that were told.
+    known: BTreeSet<Fact>,
+}
+
+impl<'r> Recorded<'r> {
+    /// `None` if policy was not asked.
+    fn of(record: &'r DecisionRecord, time_ms: u64) -> Option<Self> {
+        use v1::ReasonCode::{Forbidden, NoPermit, PolicyErrored, StepUpRequired};
+        let by_policy = |reason: &record::Reason| {
+            matches!(reason.code, Forbidden | NoPermit | PolicyErrored | StepUpRequired)
+        };
+        if !record.reasons.iter().all(by_policy) {
+            return None;
+        }
+        let hops = record.delegation.len() + 1;
+        let (mut told, mut known) = (Told::default(), BTreeSet::new());
+        let mut tell = |path: &str, hop: Option<u32>, value: &record::Value| {
+            let Some((fact, value)) = fact(path).zip(fact_value(value)) else { return };
+            known.insert(fact);
+            match hop.filter(|_| fact.group().is_of_hop()) {
+                Some(hop) => told.tell(fact, usize::try_from(hop).unwrap_or(usize::MAX), value),
+                None => (0..hops).for_each(|hop| told.tell(fact, hop, value.clone())),
+            }
+        };
+        match &record.replay {
+            Some(replay) => replay.facts.iter().for_each(|one| tell(&one.fact, Some(one.hop), &one.value)),
+            None => record.evidence.iter().for_each(|one| tell(&one.fact, None, &one.value)),
+        }
+        Some(Self {
+            record,
+            principal: record.principal.as_ref()?,
+            action: record.action.as_ref()?,
+            resource: record.resource.as_ref()?,
+            now: Now { mono_ns: 0, wall_ms: i64::try_from(time_ms).unwrap_or(i64::MAX) },
+            told,
+            known,
+        })
+    }
+
+    /// The answer of a bundle, and whether it reads facts that were never recorded.
+    fn judge(&self, snapshot: &Snapshot) -> (Answer, bool) {
+        let pair = |entity: &'r record::Entity| (entity.type_name.as_str(), entity.id.as_str());
+        let delegation: Vec<(&str, &str)> = self.record.delegation.iter().map(pair).collect();
+        let sent = self.record.replay.iter().flat_map(|replay| &replay.request);
+        let request = sent.filter_map(|(name, sent)| Some((name.clone(), value(sent, snapshot)?)));
+        let parts = Parts {
+            principal: pair(self.principal),
+            action: pair(self.action),
+            resource: pair(self.resource),
+            request: request.collect::<Fields>(),
+            session_id: &self.record.session_id,
+            delegation: &delegation,
+            ..Parts::default()
+        };
+        let attempt = match Attempt::new(snapshot, parts) {
+            Ok(attempt) => attempt,
+            Err(not) => return (Answer::refused(not.code), false),
+        };
+        let question = Question::new(snapshot, &attempt);
+        let session = SessionFacts::Told(std::sync::Arc::new(self.told.clone()));
+        let facts = Facts { session, ..Facts::default() };
+        let verdict = decide(&question, &facts, self.now);
+        let needs = question.needs();
+        let computed = |fact: &Fact| fact.group() == Group::Actor;
+        let unknown = needs.facts().any(|fact| !self.known.contains(&fact) && !computed(&fact))
+            || (needs.reads_any(Group::Request) && self.record.replay.is_none());
+        (Answer::of(Got::of(&verdict, snapshot)), unknown)
+    }
+
+    /// Whether an answer is the one that was recorded, settled by the same policies.
+    fn is_told_by(&self, answer: &Answer) -> bool {
+        let verdicts = [
+            cardea_core::verdict::Decision::Allow,
+            cardea_core::verdict::Decision::StepUp,
+            cardea_core::verdict::Decision::Deny,
+        ];
+        let recorded = verdicts.into_iter().find(|one| decision(*one) == self.record.decision);
+        let settled: BTreeSet<&str> = self.record.determining_policies.iter().map(SmolStr::as_str).collect();
+        let settles: BTreeSet<&str> = answer.policies.iter().map(String::as_str).collect();
+        recorded.is_some_and(|recorded| recorded.name() == answer.verdict) && settled == settles
+    }
+
+    fn action(&self) -> String {
+        ActionNamed(named(self.action)).to_string()
+    }
+
+    fn title(&self) -> String {
+        format!("{} {}", named(self.principal), named(self.resource))
+    }
+}
+
+fn named(entity: &record::Entity) -> Named {
+    Named { type_name: entity.type_name.to_string(), id: entity.id.to_string() }
+}
+
+fn fact(path: &str) -> Option<Fact> {
+    let (group, name) = path.split_once('.')?;
+    Group::named(group)?.fact(name)
+}
+
+fn fact_value(value: &record::Value) -> Option<FactValue> {
+    match value {
+        record::Value::Bool(value) => Some(FactValue::Bool(*value)),
+        record::Value::Long(value) => Some(FactValue::Long(*value)),
+        record::Value::String(text) => Some(FactValue::Text(text.clone())),
+        record::Value::Set(values) => {
+            let text = |value: &record::Value| match value {
+                record::Value::String(text) => Some(text.clone()),
+                _ => None,
+            };
+            values.iter().map(text).collect::<Option<_>>().map(FactValue::Texts)
+        }
+        record::Value::Entity(_)
+        | record::Value::Record(_)
+        | record::Value::Decimal(_)
+        | record::Value::Ip(_)
+        | record::Value::Datetime(_)
+        | record::Value::Duration(_) => None,
+    }
+}
+
+/// A recorded value, in the types of a bundle; `None` if it does not have the type of an entity in it.
+fn value(recorded: &record::Value, snapshot: &Snapshot) -> Option<Value> {
+    match recorded {
+        record::Value::Bool(value) => Some((*value).into()),
+        record::Value::Long(value) => Some((*value).into()),
+        record::Value::String(text) => Some(text.clone().into()),
+        record::Value::Entity(entity) => {
+            Some(Value::from(&Uid::new(snapshot.type_name(&entity.type_name)?, &entity.id)))
+        }
+        record::Value::Set(values) => {
+            values.iter().map(|one| value(one, snapshot)).collect::<Option<Vec<_>>>().map(Value::set)
+        }
+        record::Value::Record(fields) => fields
+            .iter()
+            .map(|(name, one)| Some((name.clone(), value(one, snapshot)?)))
+            .collect::<Option<Fields>>()
+            .map(Value::from),
+        record::Value::Decimal(text) => Value::extension(Extension::Decimal, text).ok(),
+        record::Value::Ip(text) => Value::extension(Extension::Ip, text).ok(),
+        record::Value::Datetime(ms) => Some(Value::datetime(*ms)),
+        record::Value::Duration(ms) => Value::extension(Extension::Duration, &format!("{ms}ms")).ok(),
+    }
+}

@@ -1,0 +1,289 @@
+//! Plays scenarios: the state, the facts and the `decide` of the service, with a clock that the scenario moves.
+//!
+//! INVARIANT (same parts): sessions, signals and attempts are read by the services' own readers and judged by
+//! `pipeline::weigh`; nothing here knows what they mean. Each step takes [`STEP_MS`], as nothing happens at once.
+//! Limits: [`SESSIONS_MAX`]. Never does: reading a clock, I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use cardea_core::decide::{Question, outcomes};
+use cardea_policy_store::engine::Uid;
+use cardea_policy_store::fault::{Fault, Faults};
+use cardea_policy_store::fragment::Needs;
+use cardea_policy_store::load::{self, Files};
+use cardea_policy_store::snapshot::Snapshot;
+use serde_json::Value;
+use smol_str::SmolStr;
+
+use super::attempt::{AttemptTold, TIMES_MAX};
+use super::case::{self, Case, Got};
+use super::coverage::Coverage;
+use super::scenario::{Place, STEPS_MAX, Scenario, Source, Step};
+use super::told::{Ending, SessionTold};
+use super::words::Named;
+use crate::clock::Clock;
+use crate::doors::told;
+use crate::pipeline::{Weighed, weigh};
+use crate::state::{Capacity, Outcome, State, Target, life_ms};
+
+/// How long a step takes, in milliseconds.
+pub const STEP_MS: u64 = 1;
+/// Sessions, subjects and revocations of one scenario: one for each of the most steps.
+pub const SESSIONS_MAX: usize = STEPS_MAX;
+
+/// An empty state for one scenario.
+pub(super) fn empty_state() -> State {
+    let sessions = u64::try_from(SESSIONS_MAX).unwrap_or(u64::MAX);
+    State::new(Capacity { sessions, subjects: SESSIONS_MAX, revocations: SESSIONS_MAX })
+}
+
+/// The bundle with the scenario's own entities, where it has some.
+///
+/// # Errors
+/// Entities that the schema does not allow, placed at the scenario.
+pub(super) fn with_entities(
+    files: &Files,
+    scenario: &Scenario,
+    source: &Source<'_>,
+) -> Result<Option<Snapshot>, Fault> {
+    if scenario.entities.is_empty() {
+        return Ok(None);
+    }
+    let name = Path::new("entities.json");
+    let of_bundle =
+        files.get(name).map_or(Ok(Vec::new()), |bytes| serde_json::from_slice::<Vec<Value>>(bytes));
+    let Ok(of_bundle) = of_bundle else {
+        return Err(source.fault(scenario.place, "the entities of the bundle are no list"));
+    };
+    let mut all: Vec<Value> = Vec::new();
+    let mut places: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for entity in of_bundle.into_iter().chain(scenario.entities.iter().cloned()) {
+        let Some(key) = uid(&entity) else {
+            let fault = source.fault(scenario.place, "an entity has no `uid`");
+            return Err(fault.help("write `uid: {type: T, id: x}`, `attrs` and `parents`"));
+        };
+        let complete = complete(entity);
+        match places.get(&key).and_then(|at| all.get_mut(*at)) {
+            Some(known) => *known = complete,
+            None => {
+                places.insert(key, all.len());
+                all.push(complete);
+            }
+        }
+    }
+    let mut files = files.clone();
+    files.insert(name.to_owned(), Value::Array(all).to_string().into_bytes());
+    load::files(&files).map(|loaded| Some(loaded.snapshot)).map_err(|faults: Faults| {
+        let text = faults.list().iter().map(|fault| fault.message.clone()).collect::<Vec<_>>().join("; ");
+        let fault =
+            source.fault(scenario.place, format!("the scenario's entities do not fit the bundle: {text}"));
+        fault.help("entities must follow the schema; see Cedar's entity JSON")
+    })
+}
+
+/// Type and id, in either form that Cedar's entity JSON knows.
+fn uid(entity: &Value) -> Option<(String, String)> {
+    let uid = entity.get("uid")?;
+    let uid = uid.get("__entity").unwrap_or(uid);
+    Some((uid.get("type")?.as_str()?.to_owned(), uid.get("id")?.as_str()?.to_owned()))
+}
+
+/// `attrs` and `parents` may be left out where they are empty.
+fn complete(mut entity: Value) -> Value {
+    if let Some(fields) = entity.as_object_mut() {
+        fields.entry("attrs").or_insert_with(|| Value::Object(serde_json::Map::new()));
+        fields.entry("parents").or_insert_with(|| Value::Array(Vec::new()));
+    }
+    entity
+}
+
+/// Plays a scenario to its end, or to the first step that cannot be done.
+pub(super) fn play(
+    scenario: &Scenario,
+    source: &Source<'_>,
+    snapshot: &Snapshot,
+    coverage: &mut Coverage,
+) -> (Vec<Case>, Option<Fault>) {
+    let mut player = Player {
+        snapshot,
+        state: empty_state(),
+        clock: Clock::standing_at(scenario.start_ms),
+        opened: BTreeSet::new(),
+        coverage,
+    };
+    let mut cases = Vec::new();
+    for (place, step) in &scenario.steps {
+        match player.step(step, *place) {
+            Ok(Some(case)) => cases.push(case),
+            Ok(None) => {}
+            Err(Undone { message, help }) => return (cases, Some(source.fault(*place, message).help(help))),
+        }
+    }
+    (cases, None)
+}
+
+/// Why a step could not be done, and what to do.
+struct Undone {
+    message: String,
+    help: &'static str,
+}
+
+fn undone(message: impl Into<String>, help: &'static str) -> Undone {
+    Undone { message: message.into(), help }
+}
+
+const ASK_THE_SCHEMA: &str = "correct the step: types, actions and fields are those of schema.cedarschema";
+
+struct Player<'p> {
+    snapshot: &'p Snapshot,
+    state: State,
+    clock: Clock,
+    /// Ids of the sessions that steps have opened.
+    opened: BTreeSet<SmolStr>,
+    coverage: &'p mut Coverage,
+}
+
+impl Player<'_> {
+    fn step(&mut self, step: &Step, place: Place) -> Result<Option<Case>, Undone> {
+        self.clock.advance(Duration::from_millis(STEP_MS));
+        match step {
+            Step::Advance(span) => {
+                self.clock.advance(Duration::from_millis(span.ms.unsigned_abs()));
+                Ok(None)
+            }
+            Step::Session(session) => self.open(session).map(|()| None),
+            Step::UpdateSession(update) => {
+                let now = self.clock.now();
+                let changed = told::change(&update.message(now.wall_ms), self.life_ms(), now);
+                let changed = changed.map_err(|status| undone(status.message(), "correct the step"))?;
+                let done = self.state.change(&update.id, &changed, now);
+                done.map(|_| None)
+                    .map_err(|fault| undone(fault.to_string(), "open the session in an earlier step"))
+            }
+            Step::EndSession(ending) => self.end(ending).map(|()| None),
+            Step::Signal(signal) => {
+                let now = self.clock.now();
+                let message =
+                    signal.message(now.wall_ms).map_err(|fault| undone(fault, "tell one change"))?;
+                let read = told::signal(&message, self.snapshot, now);
+                let read = read.map_err(|status| undone(status.message(), ASK_THE_SCHEMA))?;
+                match self.state.apply(&read, self.life_ms(), now) {
+                    Ok((Outcome::Applied, _)) => Ok(None),
+                    Ok((Outcome::Superseded, _)) => Err(undone(
+                        "the signal changes nothing: newer knowledge stays",
+                        "give it a later time, or leave it out",
+                    )),
+                    Ok((Outcome::UnknownSubject, _)) => Err(undone(
+                        "the signal is about a session that is not open",
+                        "open the session in an earlier step",
+                    )),
+                    Err(_full) => Err(undone("the scenario knows too many subjects", "split it")),
+                }
+            }
+            Step::Attempt(attempt) => self.attempt(attempt, place).map(Some),
+            Step::Attempts(_) => Err(undone("a table was not taken apart; this is a bug", "report it")),
+        }
+    }
+
+    fn life_ms(&self) -> i64 {
+        life_ms(self.snapshot.settings())
+    }
+
+    fn open(&mut self, session: &SessionTold) -> Result<(), Undone> {
+        let (Some(id), Some(principal)) = (&session.id, &session.principal) else {
+            return Err(undone("a session needs `id` and `principal`", "say which session opens, and whose"));
+        };
+        let now = self.clock.now();
+        let message = session.message(id, principal.reference(), now.wall_ms);
+        let read = told::session(&message, self.snapshot, now);
+        let read = read.map_err(|status| undone(status.message(), ASK_THE_SCHEMA))?;
+        let idle_max_s = self.snapshot.settings().sessions.idle_max_s;
+        let opened = self.state.open(read, idle_max_s, now);
+        opened.map_err(|fault| {
+            undone(fault.to_string(), "give each session of the scenario an id of its own")
+        })?;
+        self.opened.insert(id.as_str().into());
+        Ok(())
+    }
+
+    fn end(&mut self, ending: &Ending) -> Result<(), Undone> {
+        let now = self.clock.now();
+        let target = match (&ending.id, &ending.principal) {
+            (Some(id), None) if self.knows(id) => Target::Session(id.as_str().into()),
+            (Some(id), None) => {
+                return Err(undone(format!("session `{id}` was never opened"), "open it in an earlier step"));
+            }
+            (None, Some(principal)) => Target::Principal(self.uid(principal)?, now.wall_ms),
+            _ => return Err(undone("name what ends: `id` or `principal`", "give one of the two")),
+        };
+        let reason = ending.reason.as_str().into();
+        let closed = self.state.end(&target, &reason, self.life_ms(), now);
+        closed.map(|_| ()).map_err(|_full| undone("the scenario ends too many sessions", "split it"))
+    }
+
+    fn uid(&self, named: &Named) -> Result<Uid, Undone> {
+        match self.snapshot.type_name(&named.type_name) {
+            Some(name) => Ok(Uid::new(name, &named.id)),
+            None => {
+                Err(undone(format!("`{named}` has a type that the schema does not have"), ASK_THE_SCHEMA))
+            }
+        }
+    }
+
+    fn knows(&self, session: &str) -> bool {
+        self.opened.contains(session) || self.state.session(session).is_some()
+    }
+
+    fn attempt(&mut self, told: &AttemptTold, place: Place) -> Result<Case, Undone> {
+        let opens_itself = self.snapshot.settings().sessions.open_from_token && told.token.is_some();
+        if let Some(id) = told.session.as_ref().filter(|id| !opens_itself && !self.knows(id)) {
+            return Err(undone(
+                format!("session `{id}` was never opened"),
+                "open it in an earlier step, or leave `session` out for an attempt without one",
+            ));
+        }
+        let times = told.times.unwrap_or(1);
+        if !(1..=TIMES_MAX).contains(&times) {
+            return Err(undone(format!("`times` is 1 to {TIMES_MAX}"), "make it smaller"));
+        }
+        let mut case = self.once(told, place)?;
+        for _ in 1..times {
+            if !case.passed {
+                break;
+            }
+            case = self.once(told, place)?;
+        }
+        Ok(case)
+    }
+
+    fn once(&mut self, told: &AttemptTold, place: Place) -> Result<Case, Undone> {
+        self.clock.advance(Duration::from_millis(STEP_MS));
+        let now = self.clock.now();
+        let message = told.message(self.snapshot, now.wall_ms);
+        let message = message.map_err(|fault| undone(fault, ASK_THE_SCHEMA))?;
+        let attempt = told::attempt(&message, self.snapshot);
+        let attempt = attempt.map_err(|fault| undone(fault.message, ASK_THE_SCHEMA))?;
+        let question = Question::new(self.snapshot, &attempt);
+        let Weighed { verdict, facts, .. } = weigh(&self.state, &question, Needs::default(), now);
+        let said = outcomes(&question, &facts, now);
+        self.coverage.see(&said);
+        let got = Got::of(&verdict, self.snapshot);
+        let differences = case::differences(told, &got);
+        let advice = match differences.is_empty() {
+            true => String::new(),
+            false => case::advice(told, &got, &said, self.snapshot),
+        };
+        Ok(Case {
+            name: told.title(),
+            line: place.line,
+            column: place.column,
+            passed: differences.is_empty(),
+            expected: told.expect,
+            got,
+            differences,
+            advice,
+        })
+    }
+}
