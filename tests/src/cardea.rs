@@ -12,7 +12,8 @@ use tempfile::TempDir;
 use crate::bundle;
 use crate::clients::Clients;
 use crate::http::{Answer, Request};
-use crate::process::{Process, cardea_program};
+use crate::process::{Finished, Process, cardea_program};
+use crate::remote;
 
 /// How to start it.
 #[derive(Debug, Clone)]
@@ -23,11 +24,15 @@ pub struct Options {
     pub listen: &'static str,
     /// Edits of the bundle before the start: file, old text, new text.
     pub edits: Vec<(&'static str, String, String)>,
+    /// Where bundles come from; without, its own copy of the bundle `web`.
+    pub source: Option<String>,
+    /// `trust.toml`; without, unsigned bundles serve.
+    pub trust: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { config: String::new(), listen: "127.0.0.1:0", edits: Vec::new() }
+        Self { config: String::new(), listen: "127.0.0.1:0", edits: Vec::new(), source: None, trust: None }
     }
 }
 
@@ -36,6 +41,14 @@ impl Options {
     #[must_use]
     pub fn config(mut self, toml: impl Into<String>) -> Self {
         self.config = toml.into();
+        self
+    }
+
+    /// With signed bundles from elsewhere.
+    #[must_use]
+    pub fn signed(mut self, source: impl Into<String>, trust: impl Into<PathBuf>) -> Self {
+        self.source = Some(source.into());
+        self.trust = Some(trust.into());
         self
     }
 
@@ -112,6 +125,21 @@ impl Cardea {
         self.dir.path().join("bundle")
     }
 
+    /// The directory of the bundles that it keeps.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.dir.path().join("bundle-store")
+    }
+
+    /// `cardea bundle` with arguments, about this node.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub async fn command(&self, words: &[&str]) -> Result<Finished> {
+        let node = format!("http://{}", self.grpc);
+        remote::cardea(&[words, &["--node", &node]].concat()).await
+    }
+
     /// Its audit directory.
     #[must_use]
     pub fn audit_dir(&self) -> PathBuf {
@@ -136,7 +164,14 @@ pub fn serve_command(dir: &Path, options: &Options) -> Result<Command> {
     fs::write(&config, &options.config)?;
     let mut command = Command::new(cardea_program()?);
     command.arg("serve").arg("--config").arg(config);
-    command.arg("--bundle").arg(dir.join("bundle")).arg("--allow-unsigned");
+    match &options.source {
+        Some(source) => command.arg("--bundle").arg(source),
+        None => command.arg("--bundle").arg(dir.join("bundle")),
+    };
+    match &options.trust {
+        Some(trust) => command.arg("--trust").arg(trust),
+        None => command.arg("--allow-unsigned"),
+    };
     command.args(["--listen", options.listen]).arg("--uds").arg(dir.join("s"));
     command.args(["--http", "127.0.0.1:0"]).arg("--audit-dir").arg(dir.join("audit"));
     command.args(["--workers", "1", "--format", "json"]);

@@ -20,6 +20,7 @@ pub mod raw;
 pub mod registry;
 pub mod remote;
 pub mod scripted;
+pub mod signed;
 pub mod stack;
 pub mod token;
 pub mod upstream;

@@ -85,10 +85,14 @@ impl Keeper {
             said_stale: false,
         };
         let (kind, place) = match &config.source {
-            config::Source::Local(path) if path.is_file() => ("file", path.display().to_string()),
-            config::Source::Local(path) => ("directory", path.display().to_string()),
+            // What is missing is told by its name.
+            config::Source::Local(path) => {
+                let is_packed = path.extension().is_some_and(|of| of == pack::EXTENSION);
+                let kind = if path.is_file() || (is_packed && !path.is_dir()) { "file" } else { "directory" };
+                (kind, path.display().to_string())
+            }
             config::Source::Remote(text) => {
-                (if text.starts_with("oci:") { "oci" } else { "https" }, text.clone())
+                (if text.starts_with("oci") { "oci" } else { "https" }, text.clone())
             }
         };
         keeper.bundles.note(|health| {

@@ -357,7 +357,9 @@ impl Source {
     #[must_use]
     pub fn parse(text: &str, base: &Path) -> Self {
         match text.split_once("://") {
-            Some((scheme, _)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            Some((scheme, _))
+                if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) =>
+            {
                 Self::Remote(text.to_owned())
             }
             _ => Self::Local(base.join(text)),

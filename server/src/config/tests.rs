@@ -203,6 +203,7 @@ fn a_source_is_a_path_or_a_place_on_the_network() {
     assert_eq!(source("/b"), Source::Local("/b".into()));
     assert_eq!(source("https://h/b"), Source::Remote("https://h/b".into()));
     assert_eq!(source("oci://h/b:1"), Source::Remote("oci://h/b:1".into()));
+    assert_eq!(source("oci+http://h/b:1"), Source::Remote("oci+http://h/b:1".into()));
 }
 
 #[test]
