@@ -167,7 +167,8 @@ pub async fn status(clients: &mut Clients) -> Result<v1::BundleStatus> {
 /// If it does not come in time.
 pub async fn in_force(clients: &mut Clients, revision: u64) -> Result<v1::BundleStatus> {
     let mut last = None;
-    let found = wait::until(&format!("revision {revision} to be in force"), async || {
+    let what = format!("revision {revision} to be in force");
+    let found = wait::until(&what, async || {
         let bundle = status(clients).await?;
         let found = bundle.revision == revision;
         last = Some(bundle.clone());
@@ -182,7 +183,8 @@ pub async fn in_force(clients: &mut Clients, revision: u64) -> Result<v1::Bundle
 /// If it does not happen in time.
 pub async fn refused(clients: &mut Clients, rule: &str) -> Result<v1::BundleStatus> {
     let mut last = None;
-    let found = wait::until(&format!("a refusal by `{rule}`"), async || {
+    let what = format!("a refusal by `{rule}`");
+    let found = wait::until(&what, async || {
         let bundle = status(clients).await?;
         let name = format!("[{rule}]");
         let found = bundle

@@ -60,10 +60,10 @@ async fn what_is_pushed_to_a_registry_comes_into_force_and_serves_on_without_it(
     publisher.deny_reads(true)?;
     let stranger = publisher.build(2, &[])?;
     publisher.sign(&stranger, "stranger")?;
-    push(&stranger, &location, &["--overwrite"]).await?;
+    push(&stranger, &location, &[]).await?;
     refused(&mut first, "too_few_keys").await?;
     assert_eq!(decide(&mut first).await?, (Decision::Allow, 1));
-    push(&publisher.signed(3, &[])?, &location, &["--overwrite"]).await?;
+    push(&publisher.signed(3, &[])?, &location, &[]).await?;
     assert_eq!(in_force(&mut first, 3).await?.refusal, None);
     assert_eq!(decide(&mut first).await?, (Decision::Deny, 3));
 
