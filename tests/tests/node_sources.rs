@@ -21,10 +21,12 @@ async fn decide(clients: &mut Clients) -> Result<(Decision, u64)> {
     Ok((verdict.decision(), verdict.basis.context("no basis")?.revision))
 }
 
-async fn clients(cardea: &Cardea) -> Result<Clients> {
+/// Waits until a revision is in force, and opens the session `s`.
+async fn serving(cardea: &Cardea, revision: u64) -> Result<(Clients, v1::BundleStatus)> {
     let mut clients = cardea.clients()?;
+    let bundle = in_force(&mut clients, revision).await?;
     clients.open_session("s", "Agent::biller").await?;
-    Ok(clients)
+    Ok((clients, bundle))
 }
 
 /// Waits until Status tells that the source fails.
@@ -50,8 +52,7 @@ async fn what_is_pushed_to_a_registry_comes_into_force_and_serves_on_without_it(
     push(&publisher.signed(1, &[])?, &location, &[]).await?;
     let options = Options::default().config("[bundle]\npoll_s = 1\n");
     let mut cardea = Cardea::start_with(options.signed(&location, publisher.path("trust.toml"))).await?;
-    let mut first = clients(&cardea).await?;
-    let bundle = in_force(&mut first, 1).await?;
+    let (mut first, bundle) = serving(&cardea, 1).await?;
     assert_eq!(bundle.signed_by, ["ci"]);
     let source = bundle.source.context("no source")?;
     assert_eq!((source.kind.as_str(), source.place.as_str()), ("oci", location.as_str()));
@@ -73,8 +74,8 @@ async fn what_is_pushed_to_a_registry_comes_into_force_and_serves_on_without_it(
     assert_eq!(decide(&mut first).await?, (Decision::Deny, 3));
     cardea.process.kill()?;
     cardea.start_again().await?;
-    let mut again = clients(&cardea).await?;
-    assert_eq!(in_force(&mut again, 3).await?.signed_by, ["ci"]);
+    let (mut again, bundle) = serving(&cardea, 3).await?;
+    assert_eq!(bundle.signed_by, ["ci"]);
     assert_eq!(decide(&mut again).await?, (Decision::Deny, 3));
     failing(&mut again).await?;
     Ok(())
@@ -91,8 +92,8 @@ async fn what_is_put_on_an_https_server_comes_into_force_and_serves_on_without_i
     let config = format!("[bundle]\npoll_s = 1\nca = \"{}\"\n", files.ca.display());
     let options = Options::default().config(config).signed(&location, publisher.path("trust.toml"));
     let mut cardea = Cardea::start_with(options).await?;
-    let mut first = clients(&cardea).await?;
-    let source = in_force(&mut first, 1).await?.source.context("no source")?;
+    let (mut first, bundle) = serving(&cardea, 1).await?;
+    let source = bundle.source.context("no source")?;
     assert_eq!((source.kind.as_str(), source.place.as_str()), ("https", location.as_str()));
     publisher.deny_reads(true)?;
     push(&publisher.signed(2, &[])?, &location, &["--ca", &shown(&files.ca), "--overwrite"]).await?;
@@ -104,8 +105,7 @@ async fn what_is_put_on_an_https_server_comes_into_force_and_serves_on_without_i
     assert_eq!(decide(&mut first).await?, (Decision::Deny, 2));
     cardea.process.kill()?;
     cardea.start_again().await?;
-    let mut again = clients(&cardea).await?;
-    in_force(&mut again, 2).await?;
+    let (mut again, _) = serving(&cardea, 2).await?;
     failing(&mut again).await?;
 
     // Back again, with something new: nobody has to tell the node.
