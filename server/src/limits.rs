@@ -159,6 +159,9 @@ pub const BUNDLE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// other, files of a copy within a hundred or so.
 pub const BUNDLE_SETTLE: Duration = Duration::from_millis(200);
 
+/// When a bundle that the store could not keep is tried again: a full disk is not emptied within seconds.
+pub const BUNDLE_STORE_RETRY: Duration = Duration::from_secs(30);
+
 /// Rounds of waiting for quiet; a directory that never rests is read all the same, after ten seconds.
 pub const BUNDLE_SETTLE_ROUNDS_MAX: usize = 50;
 

@@ -157,6 +157,44 @@ async fn with_a_threshold_of_two_one_key_is_too_few() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_was_refused_is_taken_once_its_time_comes_or_trust_changes() -> Result<()> {
+    let publisher = Publisher::new()?;
+    publisher.publish(&publisher.signed(1, &[])?)?;
+    let mut cardea = Cardea::start_with(publisher.node()).await?;
+    let mut clients = clients(&cardea).await?;
+    publisher.deny_reads(true)?;
+    let start = std::time::UNIX_EPOCH.elapsed()?.as_secs() + 6;
+    publisher.publish(&publisher.signed(2, &["--not-before", &time_text(start)?])?)?;
+    refused(&mut clients, "not_yet_valid").await?;
+    assert_eq!(judged_by(&mut clients).await?, (Decision::Allow, 1));
+    assert_eq!(in_force(&mut clients, 2).await?.refusal, None);
+    assert!(std::time::UNIX_EPOCH.elapsed()?.as_secs() >= start, "it served before its time");
+    assert_eq!(judged_by(&mut clients).await?, (Decision::Deny, 2));
+
+    let other = publisher.build(3, &[])?;
+    publisher.sign(&other, "second")?;
+    publisher.publish(&other)?;
+    refused(&mut clients, "too_few_keys").await?;
+    publisher.trust(1, &["ci", "second"])?;
+    assert_eq!(in_force(&mut clients, 3).await?.signed_by, ["second"]);
+
+    // The same bundle with one more signature: nothing to swap, and it counts at the next start.
+    publisher.sign(&other, "ci")?;
+    publisher.publish(&other)?;
+    wait::until("the signature to be told", async || {
+        Ok((status(&mut clients).await?.signed_by == ["ci", "second"]).then_some(()))
+    })
+    .await?;
+    assert_eq!(status(&mut clients).await?.reloads, 3);
+    publisher.trust(2, &["ci", "second"])?;
+    fs::remove_file(publisher.place())?;
+    cardea.process.kill()?;
+    cardea.start_again().await?;
+    assert_eq!(in_force(&mut cardea.clients()?, 3).await?.signed_by, ["ci", "second"]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn renames_link_swaps_and_bursts_of_writes_are_noticed() -> Result<()> {
     let publisher = Publisher::new()?;
     let revisions: Vec<PathBuf> =

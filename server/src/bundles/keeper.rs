@@ -20,7 +20,8 @@ use cardea_policy_store::trust::{Expiry, Trust, Verified, accept_unsigned};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use smol_str::SmolStr;
 
-use super::local::Found;
+use super::later::Later;
+use super::local::{Found, fingerprint};
 use super::{Bundles, Command, Local, Offer, Refused};
 use crate::bundle_admin::{Asked, Change, Kept, Refusal, Source, SourceHealth, record};
 use crate::config;
@@ -45,6 +46,8 @@ pub struct Keeper {
     retired: Vec<Arc<Snapshot>>,
     /// Whether it was said that the bundle in force is stale.
     said_stale: bool,
+    /// What the source offered last, if what speaks against it may pass.
+    later: Option<Later>,
 }
 
 /// A bundle that is verified, compiled and kept.
@@ -83,6 +86,7 @@ impl Keeper {
             content: None,
             retired: Vec::new(),
             said_stale: false,
+            later: None,
         };
         let (kind, place) = match &config.source {
             // What is missing is told by its name.
@@ -130,7 +134,7 @@ impl Keeper {
         match command {
             Command::Look => {}
             Command::Offer(bytes, reply) => {
-                let offered = self.offer_packed(&bytes);
+                let offered = self.offered(bytes);
                 let _gone = reply.send(self.told("the source", &Asked::default(), offered));
             }
             Command::List(reply) => {
@@ -165,6 +169,7 @@ impl Keeper {
         let Some(local) = &self.local else { return };
         let from = local.path().display().to_string();
         let read = local.read();
+        self.later = None;
         let now_ms = self.pipeline.now().wall_ms;
         self.bundles.note(|health| match &read {
             Ok(_) => {
@@ -181,7 +186,7 @@ impl Keeper {
             Ok(Found::Directory(files)) => {
                 files.map_err(Refused::from).and_then(|files| self.offer_directory(&files))
             }
-            Ok(Found::Packed(bytes)) => self.offer_packed(&bytes),
+            Ok(Found::Packed(bytes)) => self.offered(bytes),
             Err(error) => Err(Refused::Unreadable(from.clone(), error)),
         };
         let _told = self.told(&from, &Asked::default(), offered);
@@ -198,13 +203,43 @@ impl Keeper {
         }
     }
 
+    /// Takes in what the source has, or remembers it if what speaks against it may pass.
+    fn offered(&mut self, bytes: Vec<u8>) -> Result<Offer, Refused> {
+        // Before it is read: a change meanwhile differs from this.
+        let trust = self.trust.as_deref().map(fingerprint);
+        let outcome = self.offer_packed(&bytes);
+        let wall_ms = self.pipeline.now().wall_ms;
+        self.later = outcome.as_ref().err().and_then(|refused| Later::after(refused, bytes, trust, wall_ms));
+        outcome
+    }
+
+    /// Offers again what may be taken by now.
+    fn offer_again(&mut self) {
+        let (wall_ms, trust) = (self.pipeline.now().wall_ms, self.trust.as_deref());
+        if let Some(later) = self.later.take_if(|later| later.is_due(wall_ms, || trust.map(fingerprint))) {
+            let offered = self.offered(later.into_bytes());
+            let _told = self.told("the source", &Asked::default(), offered);
+        }
+    }
+
     fn offer_packed(&mut self, bytes: &[u8]) -> Result<Offer, Refused> {
         let packed = Packed::split(bytes.to_vec())?;
         let in_force = self.disk.in_force().map(|in_force| in_force.digest);
         if in_force == Some(packed.digest()) && self.serves() {
-            return Ok(Offer::Unchanged);
+            return self.countersigned(&packed).map(|()| Offer::Unchanged);
         }
         self.take(&packed, Change::Activated, &Asked::default()).map(|_| Offer::Activated)
+    }
+
+    /// The bundle in force may come with other signatures: those count at the next start.
+    fn countersigned(&self, packed: &Packed) -> Result<(), Refused> {
+        if self.disk.read(packed.digest())?.is_some_and(|kept| kept == packed.bytes()) {
+            return Ok(());
+        }
+        let verified = self.verified(packed, Expiry::Allow)?;
+        self.disk.keep(packed)?;
+        self.bundles.note(|health| health.signed_by = verified.signed_by);
+        Ok(())
     }
 
     /// A directory has no publisher who counts: if its content changed, it gets the next revision, or the higher one that it
@@ -423,6 +458,7 @@ impl Keeper {
     /// What has to be done from time to time.
     fn tick(&mut self) {
         self.retired.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        self.offer_again();
         let wall_ms = self.pipeline.now().wall_ms;
         let Some(snapshot) = self.pipeline.policy().snapshot() else { return };
         let stale = snapshot.is_stale(wall_ms);

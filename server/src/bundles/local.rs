@@ -111,9 +111,9 @@ fn notices(path: &Path, wake: impl Fn() + Send + 'static) -> Option<RecommendedW
 
 /// Every file, through links: its path, and what the file system says of its identity, length and last changes of
 /// content and of rights.
-type Fingerprint = Vec<(PathBuf, [i64; 6])>;
+pub(super) type Fingerprint = Vec<(PathBuf, [i64; 6])>;
 
-fn fingerprint(root: &Path) -> Fingerprint {
+pub(super) fn fingerprint(root: &Path) -> Fingerprint {
     let mut found = Vec::new();
     let mut left = vec![root.to_owned()];
     while let Some(path) = left.pop() {

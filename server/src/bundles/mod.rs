@@ -5,6 +5,7 @@
 //! [`Bundles`] and asks it. Limits: [`limits::BUNDLE_COMMANDS`] requests wait.
 
 mod keeper;
+mod later;
 mod local;
 mod refused;
 mod remote;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Bundles;
+use crate::bundle_admin::Refusal;
 use crate::clock::Clock;
 use crate::config;
+use crate::limits;
 use crate::remote::{Location, Offered, Options, SourceStatus, Taken, poll};
 use crate::shutdown::Shutdown;
 
@@ -40,9 +42,13 @@ impl Bundles {
         let take = move |offered: Offered| {
             let this = Arc::clone(&this);
             async move {
-                match this.offer(offered.bytes.to_vec()).await {
-                    Ok(_) => Taken::Accepted,
-                    Err(_) => Taken::Refused,
+                loop {
+                    match this.offer(offered.bytes.to_vec()).await {
+                        Ok(_) => return Taken::Accepted,
+                        // Busy says nothing about the bundle, and it would not be asked for again.
+                        Err(Refusal::NotHere(_)) => tokio::time::sleep(limits::BUNDLE_LOOK_INTERVAL).await,
+                        Err(_) => return Taken::Refused,
+                    }
                 }
             }
         };
