@@ -166,15 +166,16 @@ pub async fn status(clients: &mut Clients) -> Result<v1::BundleStatus> {
 /// # Errors
 /// If it does not come in time.
 pub async fn in_force(clients: &mut Clients, revision: u64) -> Result<v1::BundleStatus> {
-    let mut last = None;
-    let what = format!("revision {revision} to be in force");
-    let found = wait::until(&what, async || {
-        let bundle = status(clients).await?;
-        let found = bundle.revision == revision;
-        last = Some(bundle.clone());
-        Ok(found.then_some(bundle))
-    });
-    found.await.with_context(|| format!("{last:?}"))
+    until(clients, &format!("revision {revision} to be in force"), |bundle| bundle.revision == revision).await
+}
+
+/// Waits until a revision is in force and nothing is told any more of what was refused before it.
+///
+/// # Errors
+/// If it does not come in time.
+pub async fn accepted(clients: &mut Clients, revision: u64) -> Result<v1::BundleStatus> {
+    let what = format!("revision {revision} to be in force, and no refusal");
+    until(clients, &what, |bundle| bundle.revision == revision && bundle.refusal.is_none()).await
 }
 
 /// Waits until a bundle is refused by this rule.
@@ -182,17 +183,24 @@ pub async fn in_force(clients: &mut Clients, revision: u64) -> Result<v1::Bundle
 /// # Errors
 /// If it does not happen in time.
 pub async fn refused(clients: &mut Clients, rule: &str) -> Result<v1::BundleStatus> {
+    let name = format!("[{rule}]");
+    until(clients, &format!("a refusal by `{rule}`"), |bundle| {
+        let faults = bundle.refusal.as_ref().map_or(&[][..], |refusal| &refusal.faults);
+        faults.iter().any(|fault| fault.contains(&name))
+    })
+    .await
+}
+
+async fn until(
+    clients: &mut Clients,
+    what: &str,
+    wanted: impl Fn(&v1::BundleStatus) -> bool,
+) -> Result<v1::BundleStatus> {
     let mut last = None;
-    let what = format!("a refusal by `{rule}`");
-    let found = wait::until(&what, async || {
+    let found = wait::until(what, async || {
         let bundle = status(clients).await?;
-        let name = format!("[{rule}]");
-        let found = bundle
-            .refusal
-            .as_ref()
-            .is_some_and(|refusal| refusal.faults.iter().any(|fault| fault.contains(&name)));
         last = Some(bundle.clone());
-        Ok(found.then_some(bundle))
+        Ok(wanted(&bundle).then_some(bundle))
     });
     found.await.with_context(|| format!("{last:?}"))
 }

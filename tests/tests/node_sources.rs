@@ -13,7 +13,7 @@ use cardea_tests::clients::Clients;
 use cardea_tests::nginx::Nginx;
 use cardea_tests::registry::{self, Registry};
 use cardea_tests::remote;
-use cardea_tests::signed::{Publisher, in_force, refused, shown, status};
+use cardea_tests::signed::{Publisher, accepted, in_force, refused, shown, status};
 use cardea_tests::wait;
 
 async fn decide(clients: &mut Clients) -> Result<(Decision, u64)> {
@@ -65,7 +65,7 @@ async fn what_is_pushed_to_a_registry_comes_into_force_and_serves_on_without_it(
     refused(&mut first, "too_few_keys").await?;
     assert_eq!(decide(&mut first).await?, (Decision::Allow, 1));
     push(&publisher.signed(3, &[])?, &location, &[]).await?;
-    assert_eq!(in_force(&mut first, 3).await?.refusal, None);
+    accepted(&mut first, 3).await?;
     assert_eq!(decide(&mut first).await?, (Decision::Deny, 3));
 
     registry.process.kill()?;
