@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
+use std::ops::BitXorAssign as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -64,11 +65,11 @@ fn with_other_signature(bytes: &[u8]) -> Result<Vec<u8>> {
     let signature = text.rsplit_once(r#""sig":""#).context("no signature")?.1;
     let signature = signature.split('"').next().context("no signature")?;
     let mut other = STANDARD.decode(signature)?;
-    other[0] ^= 1;
+    other.first_mut().context("an empty signature")?.bitxor_assign(1);
     let at = bytes.windows(signature.len()).rposition(|part| part == signature.as_bytes());
     let mut changed = bytes.to_vec();
     let at = at.context("no signature")?;
-    changed[at..at + signature.len()].copy_from_slice(STANDARD.encode(other).as_bytes());
+    changed.splice(at..at + signature.len(), STANDARD.encode(other).into_bytes());
     Ok(changed)
 }
 

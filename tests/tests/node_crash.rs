@@ -1,7 +1,7 @@
 //! A node that is killed while new bundles arrive: whatever moment it is, it starts with a whole one and never goes back.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,8 +9,9 @@ use cardea_proto::v1;
 use cardea_tests::attempts::attempt;
 use cardea_tests::cardea::Cardea;
 use cardea_tests::clients::Clients;
-use cardea_tests::signed::{Publisher, status};
+use cardea_tests::signed::{Publisher, good, shown, status};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 const ROUNDS: usize = 8;
 const REVISIONS_PER_ROUND: usize = 3;
@@ -27,10 +28,9 @@ async fn follow(mut clients: Clients) -> u64 {
     seen
 }
 
-fn digest(file: &PathBuf) -> Result<String> {
-    let file = cardea_tests::signed::shown(file);
-    let seen: Value =
-        serde_json::from_str(&cardea_tests::signed::good(&["inspect", &file, "--format", "json"])?.stdout)?;
+fn digest(file: &Path) -> Result<String> {
+    let file = shown(file);
+    let seen: Value = serde_json::from_str(&good(&["inspect", &file, "--format", "json"])?.stdout)?;
     Ok(seen.get("digest").and_then(Value::as_str).context("no digest")?.to_owned())
 }
 
@@ -52,15 +52,16 @@ async fn after_kill_9_a_whole_published_revision_serves_and_none_below_what_was_
     publisher.publish(waiting.next().context("none was built")?)?;
     let mut cardea = Cardea::start_with(publisher.node()).await?;
     let mut floor = 1;
-    let mut distinct = std::collections::BTreeSet::new();
+    let mut distinct = BTreeSet::new();
     for round in 0..ROUNDS {
-        let following = tokio::spawn(follow(cardea.clients()?));
+        let mut following = JoinSet::new();
+        following.spawn(follow(cardea.clients()?));
         for file in waiting.by_ref().take(REVISIONS_PER_ROUND) {
             publisher.publish(file)?;
             sleep_up_to(PAUSE_MS_MAX).await;
         }
         cardea.process.kill()?;
-        floor = floor.max(following.await?);
+        floor = floor.max(following.join_next().await.context("nobody followed")??);
         // Every other time only the store can tell what was in force.
         let alone = round % 2 == 1;
         if alone {

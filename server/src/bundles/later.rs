@@ -45,7 +45,21 @@ impl Later {
                 let pause = i64::try_from(limits::BUNDLE_STORE_RETRY.as_millis()).unwrap_or(i64::MAX);
                 Due::At(wall_ms.saturating_add(pause))
             }
-            _ => return None,
+            Refused::Rule(
+                Refusal::Malformed(_)
+                | Refusal::Unsigned
+                | Refusal::Envelope(_)
+                | Refusal::Statement(_)
+                | Refusal::EvidenceMismatch { .. }
+                | Refusal::Expired(_),
+            )
+            | Refused::DirectoryUnsigned
+            | Refused::Faults(_)
+            | Refused::RolledBack { .. }
+            | Refused::Reused(_)
+            | Refused::NotKept(_)
+            | Refused::Unreadable(..)
+            | Refused::NotHigher(_) => return None,
         };
         Some(Self { bytes, due })
     }
