@@ -95,8 +95,8 @@ fn every_kind_of_change_is_told_in_words() -> Result<()> {
     let text = diff(&bundle::web(), new, &[])?.stdout;
     for said in [
         "policy high_risk_stops: condition changed",
-        "-   context.risk.score >= 70",
-        "+   context.risk.score >= 80",
+        "- when { context.risk.score >= 70 };",
+        "+ when { context.risk.score >= 80 };",
     ] {
         assert!(text.contains(said), "`{said}` is not in\n{text}");
     }

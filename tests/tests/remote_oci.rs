@@ -301,7 +301,13 @@ async fn a_node_follows_a_tag_and_downloads_each_content_once() -> Result<()> {
     tokio::time::sleep(Duration::from_millis(400)).await;
     oci.push(packed(2)?.into(), BTreeMap::new()).await?;
     assert_eq!(polling.offered(2).await?.bytes, packed(2)?);
-    let downloads = registry.process.stderr().matches("\"GET /v2/policy/web/blobs/").count();
-    assert_eq!(downloads, 2, "{}", registry.process.stderr());
+    let blob = |line: &&str| line.contains("method=GET ") && line.contains("/v2/policy/web/blobs/sha256:");
+    let downloads = || registry.process.stderr().lines().filter(blob).count();
+    cardea_tests::wait::until("both downloads are in the registry's log", async || {
+        Ok((downloads() >= 2).then_some(()))
+    })
+    .await?;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(downloads(), 2, "{}", registry.process.stderr());
     Ok(())
 }
