@@ -244,7 +244,9 @@ async fn credentials_come_from_options_the_environment_and_docker() -> Result<()
         command.envs(variables.iter().copied());
         let mut pulling = Process::start("cardea", &mut command)?;
         let found = pulling.stdout_line(|line| {
-            line.contains("\"error\"").then_some(false).or(line.contains("\"reference\"").then_some(true))
+            line.contains("\"error\"")
+                .then_some(false)
+                .or_else(|| line.contains("\"reference\"").then_some(true))
         });
         assert_eq!(found.await?, fine, "{variables:?}");
     }

@@ -149,7 +149,7 @@ fn stages(size: &Size) {
     lap("build (hash, tar, zstd)");
     let signed = signed(&packed, 1, &key);
     lap("sign");
-    let read = Packed::split(signed.bytes().to_vec()).unwrap();
+    let read = Packed::from_bytes(signed.bytes().to_vec()).unwrap();
     let verified = trust.verify(&read, 0, Expiry::Refuse).unwrap();
     lap("verify (signature, unpack)");
     let loaded = cardea_policy_store::load::files(&verified.files).unwrap();

@@ -195,12 +195,8 @@ impl RemoteError {
     /// How long the server asks to be left alone, within [`limits::REMOTE_RETRY_AFTER_MAX`].
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Answer { retry_after, .. } => {
-                retry_after.map(|wait| wait.min(limits::REMOTE_RETRY_AFTER_MAX))
-            }
-            _ => None,
-        }
+        let Self::Answer { retry_after, .. } = self else { return None };
+        retry_after.map(|wait| wait.min(limits::REMOTE_RETRY_AFTER_MAX))
     }
 
     /// A request that brought no answer.
