@@ -223,9 +223,9 @@ fn fact_value(value: &record::Value) -> Option<FactValue> {
         record::Value::Long(value) => Some(FactValue::Long(*value)),
         record::Value::String(text) => Some(FactValue::Text(text.clone())),
         record::Value::Set(values) => {
-            let text = |value: &record::Value| match value {
-                record::Value::String(text) => Some(text.clone()),
-                _ => None,
+            let text = |value: &record::Value| {
+                let record::Value::String(text) = value else { return None };
+                Some(text.clone())
             };
             values.iter().map(text).collect::<Option<_>>().map(FactValue::Texts)
         }

@@ -206,15 +206,12 @@ fn settings(old: &str, new: &str) -> Vec<Key> {
 }
 
 fn flatten(path: &str, value: &toml::Value, leaves: &mut BTreeMap<String, String>) {
-    match value {
-        toml::Value::Table(table) => {
-            for (key, value) in table {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                flatten(&path, value, leaves);
-            }
-        }
-        other => {
-            leaves.insert(path.to_owned(), other.to_string());
-        }
+    let toml::Value::Table(table) = value else {
+        leaves.insert(path.to_owned(), value.to_string());
+        return;
+    };
+    for (key, value) in table {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        flatten(&path, value, leaves);
     }
 }
