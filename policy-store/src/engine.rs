@@ -1,4 +1,4 @@
-//! Cedar, below its public API: the only file that names `cedar-policy-core`.
+//! Cedar, below its public API: the only module that names `cedar-policy-core`.
 //!
 //! Owns what a decision needs on the hot path and Cedar's public API makes dear: entity ids whose type names
 //! are interned, contexts built as values, and conditions without the scope (the index has proven it).
@@ -8,6 +8,8 @@
 //! INVARIANT (same answer): for a policy whose scope holds, [`Scene::holds`] gives what Cedar's own evaluator
 //! gives for the whole policy. The differential tests of `cardea-core` hold both against each other.
 //! Never does: parsing on the hot path, partial evaluation, validation.
+
+pub(crate) mod syntax;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -510,6 +512,13 @@ impl Condition {
 
 /// A table for [`Condition::intern`].
 pub(crate) type Interned = ahash::AHashMap<Arc<Expr>, Arc<Expr>>;
+
+/// Where a policy is written, in bytes of the text that it was parsed from.
+#[must_use]
+pub fn span_of(policy: &cedar_policy::Policy) -> Option<std::ops::Range<usize>> {
+    let core: &ast::Policy = policy.as_ref();
+    core.loc().map(|place| place.start()..place.end())
+}
 
 /// Who makes the context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

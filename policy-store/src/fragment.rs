@@ -8,6 +8,20 @@ use smol_str::SmolStr;
 /// The schema fragment that every bundle is validated with, namespace `Cardea`.
 pub const SCHEMA: &str = include_str!("cardea.cedarschema");
 
+/// What `context.risk.level` can be.
+pub const RISK_LEVELS: [&str; 3] = ["low", "medium", "high"];
+/// What `context.risk.reasons` can hold: the kinds of risk signals.
+pub const RISK_KINDS: [&str; 8] = [
+    "anomalous_behavior",
+    "credential_compromise",
+    "workload_compromise",
+    "network_anomaly",
+    "prompt_injection",
+    "data_exfiltration",
+    "vendor_score",
+    "operator",
+];
+
 /// A part of the context, by its name in `context`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -202,6 +216,14 @@ impl Needs {
         for fact in group.facts() {
             self.add(fact);
         }
+    }
+
+    /// All that can be read.
+    #[must_use]
+    pub fn every() -> Self {
+        let mut needs = Self::default();
+        Group::ALL.into_iter().for_each(|group| needs.add_whole(group));
+        needs
     }
 
     /// The union.

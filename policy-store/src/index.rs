@@ -29,7 +29,7 @@ pub type Candidates = SmallVec<[PolicyIndex; 8]>;
 
 /// How a scope names an entity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Named {
+pub(crate) enum Named {
     Anything,
     Type(TypeName),
     Itself(Uid),
@@ -191,7 +191,7 @@ fn partners(slots: &BTreeMap<(u32, u32), Vec<(u32, PolicyIndex)>>) -> Vec<Box<[u
     partners.into_iter().map(Vec::into_boxed_slice).collect()
 }
 
-fn principal(constraint: &PrincipalConstraint) -> Named {
+pub(crate) fn principal(constraint: &PrincipalConstraint) -> Named {
     match constraint {
         PrincipalConstraint::Any => Named::Anything,
         PrincipalConstraint::In(uid) => Named::Within(uid.into()),
@@ -201,7 +201,7 @@ fn principal(constraint: &PrincipalConstraint) -> Named {
     }
 }
 
-fn resource(constraint: &ResourceConstraint) -> Named {
+pub(crate) fn resource(constraint: &ResourceConstraint) -> Named {
     match constraint {
         ResourceConstraint::Any => Named::Anything,
         ResourceConstraint::In(uid) => Named::Within(uid.into()),

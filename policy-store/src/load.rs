@@ -4,20 +4,26 @@
 //! [`FILES_MAX`] files, [`FILE_BYTES_MAX`] bytes each, [`BUNDLE_BYTES_MAX`] bytes in all.
 
 mod cedar;
+mod links;
 mod nesting;
 mod route_schema;
+mod validate;
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cedar_policy::{Entities, PolicyId, PolicySet, Schema, SchemaFragment, ValidationMode, Validator};
-use miette::Diagnostic;
-use sha2::{Digest, Sha256};
+use cedar_policy::{Entities, PolicyId, PolicySet, Schema, SchemaFragment};
 use smol_str::SmolStr;
 
+use self::links::Collected;
 use self::route_schema::RouteSchema;
-use crate::fault::{Fault, Faults};
+use self::validate::{Places, placed, validate};
+use crate::digest::Digest;
+use crate::engine;
+use crate::fault::{Fault, Faults, SourceText};
+use crate::lint::rules;
 use crate::routes::RouteTable;
 use crate::settings::Settings;
 use crate::snapshot::{Parts, Snapshot};
@@ -61,8 +67,11 @@ pub fn files(files: &Files) -> Result<Loaded, Faults> {
     on_deep_stack(|| load(files))
 }
 
-/// Runs what recurses over policies with room for the deepest that [`nesting`] lets pass.
-fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, Faults> + Send) -> Result<T, Faults> {
+/// Runs what recurses over policies with room for the deepest that passes [`policy_file`].
+///
+/// # Errors
+/// Those of `work`, and when it panics.
+pub fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, Faults> + Send) -> Result<T, Faults> {
     const STACK_BYTES: usize = 64 << 20;
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
@@ -75,21 +84,46 @@ fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, Faults> + Send) -> Re
 }
 
 fn load(files: &Files) -> Result<Loaded, Faults> {
+    compile(parse(files), files)
+}
+
+/// A bundle's files, each read as far as it can be.
+pub(crate) struct Parsed<'f> {
+    pub(crate) settings: Option<Settings>,
+    pub(crate) schema: Option<Schema>,
+    /// The policy files that could be parsed.
+    pub(crate) sources: Vec<Source<'f>>,
+    /// The policies of `sources` in the order of the bundle, each with the id to show.
+    pub(crate) policies: Vec<(SmolStr, cedar_policy::Policy)>,
+    /// Where each of `policies` is written.
+    pub(crate) places: Places,
+    pub(crate) entities: Option<Entities>,
+    pub(crate) routes: Option<RouteTable>,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) warnings: Vec<Fault>,
+}
+
+pub(crate) fn parse(files: &Files) -> Parsed<'_> {
     let mut faults = Vec::new();
     let settings = settings(files, &mut faults);
     let schema = schema(files, &mut faults);
     let sources = policy_sources(files, &mut faults);
     let mut warnings = Vec::new();
     if sources.is_empty() && faults.is_empty() {
-        warnings.push(Fault::new("policies", "holds no policy, so everything is denied"));
+        warnings.push(Fault::of(&rules::NO_POLICIES, "policies", "holds no policy, so everything is denied"));
     }
-    let (policies, set) = collect(&sources, &mut faults);
+    let (policies, set, places) = collect(files, &sources, &mut faults);
     if let Some(schema) = &schema {
-        validate(schema, &set, &sources, &mut faults, &mut warnings);
+        validate(schema, &set, (&sources, &places), &mut faults, &mut warnings);
     }
     let entities = schema.as_ref().and_then(|schema| entities(files, schema, &mut faults));
     let routes = routes(files, schema.as_ref(), &mut faults);
-    let digest = digest(files);
+    Parsed { settings, schema, sources, policies, places, entities, routes, faults, warnings }
+}
+
+pub(crate) fn compile(parsed: Parsed<'_>, files: &Files) -> Result<Loaded, Faults> {
+    let Parsed { settings, schema, sources, policies, places, entities, routes, faults, warnings } = parsed;
+    let digest = digest(files).to_string().into();
     let parts = match (settings, schema, entities) {
         (Some(settings), Some(schema), Some(entities)) if faults.is_empty() => {
             Parts { settings, digest, policies, schema: Some(schema), entities, routes }
@@ -101,7 +135,7 @@ fn load(files: &Files) -> Result<Loaded, Faults> {
     match Snapshot::gathered(parts) {
         Ok(snapshot) => Ok(Loaded { snapshot, warnings }),
         Err(faults) => {
-            let faults = faults.into_iter().map(|fault| placed(fault, &set, &sources)).collect();
+            let faults = faults.into_iter().map(|fault| placed(fault, &sources, &places)).collect();
             Err(Faults::of(faults).unwrap_or_else(|| Fault::new("bundle", "cannot be compiled").into()))
         }
     }
@@ -175,13 +209,14 @@ fn read(path: &Path, shown: &Path, total: &mut u64) -> Result<Vec<u8>, Fault> {
 
 fn text<'f>(files: &'f Files, name: &str, faults: &mut Vec<Fault>) -> Option<&'f str> {
     let Some(bytes) = files.get(Path::new(name)) else {
-        faults
-            .push(Fault::new(name, "is missing").help("every bundle has bundle.toml and schema.cedarschema"));
+        faults.push(Fault::of(&rules::FILE_MISSING, name, "is missing"));
         return None;
     };
-    std::str::from_utf8(bytes)
-        .map_err(|error| faults.push(Fault::new(name, format!("is not UTF-8: {error}"))))
-        .ok()
+    std::str::from_utf8(bytes).map_err(|error| faults.push(not_text(name, error))).ok()
+}
+
+fn not_text(file: impl Into<PathBuf>, error: std::str::Utf8Error) -> Fault {
+    Fault::of(&rules::FILE_NOT_TEXT, file, format!("is not UTF-8: {error}"))
 }
 
 fn settings(files: &Files, faults: &mut Vec<Fault>) -> Option<Settings> {
@@ -189,7 +224,7 @@ fn settings(files: &Files, faults: &mut Vec<Fault>) -> Option<Settings> {
     match toml::from_str::<Settings>(text) {
         Ok(settings) => {
             faults.extend(settings.faults().into_iter().map(|(key, message)| {
-                let fault = Fault::new("bundle.toml", message);
+                let fault = Fault::of(&rules::SETTINGS_INVALID, "bundle.toml", message);
                 match text.find(key) {
                     Some(offset) => fault.at(text, offset, key.len()),
                     None => fault,
@@ -198,7 +233,7 @@ fn settings(files: &Files, faults: &mut Vec<Fault>) -> Option<Settings> {
             Some(settings)
         }
         Err(error) => {
-            let fault = Fault::new("bundle.toml", error.message().to_owned());
+            let fault = Fault::of(&rules::SETTINGS_INVALID, "bundle.toml", error.message().to_owned());
             faults.push(match error.span() {
                 Some(span) => fault.at(text, span.start, span.len()),
                 None => fault,
@@ -214,7 +249,8 @@ fn schema(files: &Files, faults: &mut Vec<Fault>) -> Option<Schema> {
     let own = match SchemaFragment::from_cedarschema_str(text) {
         Ok((own, _)) => own,
         Err(error) => {
-            faults.push(Fault::new(name, chain(&error)).labelled_by(text, &error));
+            let fault = Fault::of(&rules::SCHEMA_INVALID, name, chain(&error));
+            faults.push(fault.labelled_by(text, &error));
             return None;
         }
     };
@@ -222,7 +258,9 @@ fn schema(files: &Files, faults: &mut Vec<Fault>) -> Option<Schema> {
         .map_err(|error| faults.push(Fault::new("Cardea's own schema fragment", chain(&error))))
         .ok()?;
     Schema::from_schema_fragments([cardea, own])
-        .map_err(|error| faults.push(Fault::new(name, chain(&error)).labelled_by(text, &error)))
+        .map_err(|error| {
+            faults.push(Fault::of(&rules::SCHEMA_INVALID, name, chain(&error)).labelled_by(text, &error));
+        })
         .ok()
 }
 
@@ -232,14 +270,7 @@ fn entities(files: &Files, schema: &Schema, faults: &mut Vec<Fault>) -> Option<E
         None => schema.action_entities(),
         Some(_) => Entities::from_json_str(text(files, name, faults)?, Some(schema)),
     };
-    parsed
-        .map_err(|error| {
-            faults.push(
-                Fault::new(name, chain(&error))
-                    .help("entities must follow the schema; see Cedar's entity JSON"),
-            );
-        })
-        .ok()
+    parsed.map_err(|error| faults.push(Fault::of(&rules::ENTITIES_INVALID, name, chain(&error)))).ok()
 }
 
 fn routes(files: &Files, schema: Option<&Schema>, faults: &mut Vec<Fault>) -> Option<RouteTable> {
@@ -254,7 +285,7 @@ fn routes(files: &Files, schema: Option<&Schema>, faults: &mut Vec<Fault>) -> Op
     checked
         .map_err(|found| {
             faults.extend(found.faults.iter().map(|fault| {
-                Fault::new(name, fault.kind.to_string()).help(fault.kind.help()).at(
+                Fault::of(&rules::ROUTES_INVALID, name, fault.kind.to_string()).help(fault.kind.help()).at(
                     text,
                     fault.span.start,
                     fault.span.len(),
@@ -265,10 +296,30 @@ fn routes(files: &Files, schema: Option<&Schema>, faults: &mut Vec<Fault>) -> Op
 }
 
 /// One policy file.
-struct Source<'f> {
-    path: &'f Path,
-    text: &'f str,
+pub(crate) struct Source<'f> {
+    pub(crate) path: &'f Path,
+    pub(crate) text: &'f str,
     set: PolicySet,
+    shared: OnceCell<SourceText>,
+}
+
+impl Source<'_> {
+    /// The text for findings, made for the first of them.
+    pub(crate) fn shared(&self) -> &SourceText {
+        self.shared.get_or_init(|| SourceText::new(self.text))
+    }
+}
+
+/// Whether a policy file can be read as the service reads it.
+///
+/// # Errors
+/// Why it cannot: not text, nested too deep, or not Cedar.
+pub fn policy_file<'f>(path: &'f Path, bytes: &'f [u8]) -> Result<&'f str, Faults> {
+    let mut faults = Vec::new();
+    match (source(path, bytes, &mut faults), Faults::of(faults)) {
+        (Some(source), None) => Ok(source.text),
+        (_, faults) => Err(faults.unwrap_or_else(|| Fault::new(path, "cannot be read").into())),
+    }
 }
 
 fn policy_sources<'f>(files: &'f Files, faults: &mut Vec<Fault>) -> Vec<Source<'f>> {
@@ -281,43 +332,41 @@ fn source<'f>(path: &'f Path, bytes: &'f [u8], faults: &mut Vec<Fault>) -> Optio
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
-            faults.push(Fault::new(path, format!("is not UTF-8: {error}")));
+            faults.push(not_text(path, error));
             return None;
         }
     };
     if let Some((offset, what)) = nesting::too_deep(text) {
-        let fault = Fault::new(path, what).help("split the policy, or move values into entities");
-        faults.push(fault.at(text, offset, 1));
+        faults.push(Fault::of(&rules::POLICY_TOO_DEEP, path, what).at(text, offset, 1));
         return None;
     }
     match text.parse::<PolicySet>() {
-        Ok(set) => Some(Source { path, text, set }),
+        Ok(set) => Some(Source { path, text, set, shared: OnceCell::new() }),
         Err(errors) => {
-            faults.extend(
-                errors.iter().map(|error| Fault::new(path, error.to_string()).labelled_by(text, error)),
-            );
+            let shared = SourceText::new(text);
+            faults.extend(errors.iter().map(|error| {
+                Fault::of(&rules::POLICY_SYNTAX, path, error.to_string()).labelled_within(&shared, error)
+            }));
             None
         }
     }
 }
 
-/// Joins the policies of all files: `policy0`, `policy1`, … count over the files in the order of their paths,
+/// Joins the policies of all files, and the links of their templates: `policy0`, `policy1`, … count over the files in the order of their paths,
 /// as Cedar counts within one; `@id` replaces that name.
 fn collect(
+    files: &Files,
     sources: &[Source<'_>],
     faults: &mut Vec<Fault>,
-) -> (Vec<(SmolStr, cedar_policy::Policy)>, PolicySet) {
+) -> (Vec<(SmolStr, cedar_policy::Policy)>, PolicySet, Places) {
     let mut policies = Vec::new();
+    let mut places = Places::default();
     let mut set = PolicySet::new();
     let mut first: BTreeMap<SmolStr, &Path> = BTreeMap::new();
     let mut number = 0;
-    for source in sources {
+    for (file, source) in sources.iter().enumerate() {
         let mut own: Vec<_> = source.set.policies().collect();
-        own.sort_by_key(|policy| written_at(policy));
-        faults.extend(source.set.templates().map(|template| {
-            Fault::new(source.path, format!("template `{}` has no link, so it says nothing", template.id()))
-                .help("write a static policy, without `?principal` and `?resource`")
-        }));
+        own.sort_by_key(|policy| written_at(policy.id()));
         for policy in own {
             let id = match policy.annotation("id") {
                 Some(id) if !id.is_empty() => SmolStr::new(id),
@@ -328,11 +377,14 @@ fn collect(
             if let Some(before) = first.insert(id.clone(), source.path) {
                 // Within Cedar's own set ids are unique, whatever `@id` says.
                 unique = format!("{id} (policy {number})");
-                faults.push(
-                    Fault::new(source.path, format!("policy id `{id}` is also used in {}", before.display()))
-                        .help("give one of them another `@id`"),
-                );
+                let message = format!("policy id `{id}` is also used in {}", before.display());
+                let fault = Fault::of(&rules::DUPLICATE_ID, source.path, message);
+                faults.push(match engine::span_of(policy) {
+                    Some(span) => fault.within(source.shared(), span.start, span.len()),
+                    None => fault,
+                });
             }
+            places.add(&unique, file, engine::span_of(policy));
             let policy = policy.new_id(PolicyId::new(&unique));
             if let Err(error) = set.add(policy.clone()) {
                 faults.push(Fault::new(source.path, chain(&error)));
@@ -340,62 +392,23 @@ fn collect(
             policies.push((id, policy));
         }
     }
-    (policies, set)
-}
-
-/// Cedar numbers the policies of a text in the order in which they are written.
-fn written_at(policy: &cedar_policy::Policy) -> u64 {
-    policy.id().to_string().strip_prefix("policy").and_then(|number| number.parse().ok()).unwrap_or(u64::MAX)
-}
-
-fn validate(
-    schema: &Schema,
-    set: &PolicySet,
-    sources: &[Source<'_>],
-    faults: &mut Vec<Fault>,
-    warnings: &mut Vec<Fault>,
-) {
-    let result = Validator::new(schema.clone()).validate(set, ValidationMode::Strict);
-    let placed = |policy: &PolicyId, message: String, diagnostic: &dyn Diagnostic| {
-        let source = set.policy(policy).and_then(|policy| {
-            let text = policy.to_cedar()?;
-            sources.iter().find(|source| source.text.contains(&text))
-        });
-        match source {
-            Some(source) => Fault::new(source.path, message).labelled_by(source.text, diagnostic),
-            None => Fault::new("policies", message),
-        }
-    };
-    faults
-        .extend(result.validation_errors().map(|error| placed(error.policy_id(), error.to_string(), error)));
-    warnings.extend(
-        result.validation_warnings().map(|warning| placed(warning.policy_id(), warning.to_string(), warning)),
+    links::add(
+        files,
+        sources,
+        &mut Collected { policies: &mut policies, set: &mut set, places: &mut places, faults },
     );
-    faults.sort_by(|a, b| (a.file(), a.line()).cmp(&(b.file(), b.line())));
+    (policies, set, places)
 }
 
-/// Gives a fault of a policy the place where that policy is written.
-fn placed(fault: Fault, set: &PolicySet, sources: &[Source<'_>]) -> Fault {
-    let policy = fault.unplaced_policy().and_then(|id| set.policy(&PolicyId::new(id)));
-    let Some(text) = policy.and_then(cedar_policy::Policy::to_cedar) else { return fault };
-    let found = sources.iter().find_map(|source| Some((source, source.text.find(&text)?)));
-    match found {
-        Some((source, offset)) => fault.in_file(source.path).at(source.text, offset, text.len()),
-        None => fault,
-    }
+/// Cedar numbers the policies and templates of a text in the order in which they are written.
+fn written_at(id: &PolicyId) -> u64 {
+    id.to_string().strip_prefix("policy").and_then(|number| number.parse().ok()).unwrap_or(u64::MAX)
 }
 
-fn digest(files: &Files) -> SmolStr {
-    let mut hash = Sha256::new();
-    for (path, bytes) in files {
-        let name = path.as_os_str().as_encoded_bytes();
-        hash.update(u64::try_from(name.len()).unwrap_or(u64::MAX).to_be_bytes());
-        hash.update(name);
-        hash.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
-        hash.update(bytes);
-    }
-    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    hex.into()
+/// Identifies a bundle in directory form: names and contents of its files.
+#[must_use]
+pub fn digest(files: &Files) -> Digest {
+    Digest::of_parts(files.iter().flat_map(|(path, bytes)| [path.as_os_str().as_encoded_bytes(), bytes]))
 }
 
 /// An error with what caused it, on one line.

@@ -37,6 +37,9 @@ pub struct Settings {
     /// Step-up requirements, by the name that `@step_up` uses.
     #[serde(default)]
     pub step_up: BTreeMap<SmolStr, Requirement>,
+    /// Obligations, by the name that `@obligation` uses.
+    #[serde(default)]
+    pub obligations: BTreeMap<SmolStr, Obligation>,
 }
 
 /// What a policy that cannot be evaluated does.
@@ -129,6 +132,16 @@ pub enum Requirement {
     Attestation {},
 }
 
+/// `[obligations.NAME]`: what an enforcement point must do along with an allow.
+///
+/// Declaring it changes no verdict: it says what the name means, and lets the check find one that is misspelt.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Obligation {
+    /// What the enforcement point must do, for people.
+    pub description: String,
+}
+
 impl Settings {
     /// The defaults under a name.
     #[must_use]
@@ -142,6 +155,7 @@ impl Settings {
             facts: FactSettings::default(),
             lease: LeaseSettings::default(),
             step_up: BTreeMap::new(),
+            obligations: BTreeMap::new(),
         }
     }
 

@@ -10,12 +10,16 @@ use ahash::AHashMap;
 use cedar_policy::Effect;
 use smol_str::SmolStr;
 
+use crate::digest::Digest;
 use crate::engine::{self, ActionTypes, Condition, ContextLayout, Interned, Record, TypeName, Uid, World};
 use crate::fault::Fault;
 use crate::fragment::{Group, Needs};
 use crate::index::{Candidates, PolicyIndex, ScopeIndex};
+use crate::lint::rules;
+use crate::manifest::Manifest;
 use crate::settings::{OnPolicyError, Requirement, Settings};
 use crate::shape::Shape;
+use crate::stamp::Stamp;
 
 /// One policy, as a decision reads it.
 #[derive(Debug)]
@@ -98,17 +102,14 @@ impl Action {
         &self.resources
     }
 
-    /// The request without the fields that the schema does not know: the caller's surplus.
+    /// The request without the fields that the schema does not know, the caller's surplus; `None` if there are none.
     #[must_use]
-    pub fn known_fields(&self, request: Record) -> Record {
+    pub fn without_surplus(&self, request: &Record) -> Option<Record> {
         if request.iter().all(|(name, _)| self.request.contains_key(name)) {
-            return request;
+            return None;
         }
-        request
-            .iter()
-            .filter(|(name, _)| self.request.contains_key(*name))
-            .map(|(name, value)| (name.clone(), value))
-            .collect()
+        let known = request.iter().filter(|(name, _)| self.request.contains_key(*name));
+        Some(known.map(|(name, value)| (name.clone(), value)).collect())
     }
 
     /// The first field that does not fit the schema, as (name, type that the schema asks for).
@@ -144,6 +145,7 @@ pub struct Parts {
 pub struct Snapshot {
     settings: Settings,
     digest: SmolStr,
+    expires_ms: Option<i64>,
     policies: Box<[Policy]>,
     requirements: Box<[(SmolStr, Requirement)]>,
     index: ScopeIndex,
@@ -166,9 +168,12 @@ impl Snapshot {
         let whole = parts.policies.iter().find(|(_, policy)| Condition::reads_whole_context(policy));
         if let Some((id, _)) = whole {
             return Err(vec![
-                Fault::new("policies", format!("policy `{id}` reads `context` as a whole"))
-                    .of_policy(id)
-                    .help("read its attributes: which facts are gathered depends on them"),
+                Fault::of(
+                    &rules::WHOLE_CONTEXT,
+                    "policies",
+                    format!("policy `{id}` reads `context` as a whole"),
+                )
+                .of_policy(id),
             ]);
         }
         Self::compile(parts, ContextLayout::Gathered)
@@ -218,6 +223,7 @@ impl Snapshot {
         Ok(Self {
             settings,
             digest,
+            expires_ms: None,
             policies,
             requirements,
             index,
@@ -230,11 +236,36 @@ impl Snapshot {
         })
     }
 
-    /// The same snapshot under a higher revision.
+    /// The same snapshot as the bundle that its manifest says it is.
     #[must_use]
-    pub fn with_revision(mut self, revision: u64) -> Self {
-        self.settings.revision = revision;
+    pub fn identified(mut self, manifest: &Manifest, digest: Digest) -> Self {
+        self.settings.revision = manifest.revision;
+        self.digest = digest.to_string().into();
+        self.expires_ms = manifest.expires.map(Stamp::unix_ms);
         self
+    }
+
+    /// First instant at which the bundle is stale, Unix milliseconds.
+    #[must_use]
+    pub fn expires_ms(&self) -> Option<i64> {
+        self.expires_ms
+    }
+
+    /// Looks up what a first decision would, so that it finds its memory near: every action for some of the entities.
+    pub fn warm(&self) {
+        const ENTITIES_MAX: usize = 256;
+        let entities: Vec<Uid> = self.world.uids().take(ENTITIES_MAX).collect();
+        for action in &self.actions {
+            for (principal, resource) in entities.iter().zip(entities.iter().rev()) {
+                std::hint::black_box(self.candidates(principal, &action.uid, resource));
+            }
+        }
+    }
+
+    /// Whether the bundle is past its end.
+    #[must_use]
+    pub fn is_stale(&self, wall_ms: i64) -> bool {
+        self.expires_ms.is_some_and(|end| end <= wall_ms)
     }
 
     /// `bundle.toml`.
@@ -336,15 +367,15 @@ fn annotated(
     let step_up = policy.annotation("step_up").and_then(|name| {
         if !forbids {
             faults.push(
-                Fault::new("policies", format!("permit `{id}` carries `@step_up`"))
-                    .of_policy(&id)
-                    .help("put it on the forbid that the step-up lifts"),
+                Fault::of(&rules::STEP_UP_ON_PERMIT, "policies", format!("permit `{id}` carries `@step_up`"))
+                    .of_policy(&id),
             );
         }
         let place = requirements.iter().position(|(declared, _)| declared == name);
         if place.is_none() {
             faults.push(
-                Fault::new(
+                Fault::of(
+                    &rules::STEP_UP_UNDECLARED,
                     "policies",
                     format!("policy `{id}` asks for step-up `{name}`, which is not declared"),
                 )
@@ -372,7 +403,8 @@ fn action(number: usize, types: ActionTypes, layout: ContextLayout, faults: &mut
         for (name, field) in attributes {
             match (Group::named(&name), field.shape) {
                 (None, _) => faults.push(
-                    Fault::new(
+                    Fault::of(
+                        &rules::CONTEXT_ATTRIBUTE,
                         "schema.cedarschema",
                         format!("context attribute `{name}` of {} is nobody's", types.action),
                     )
@@ -384,7 +416,8 @@ fn action(number: usize, types: ActionTypes, layout: ContextLayout, faults: &mut
                 }
                 (Some(group), shape) if shape == *group_shape(group) => groups.add_whole(group),
                 (Some(group), _) => faults.push(
-                    Fault::new(
+                    Fault::of(
+                        &rules::CONTEXT_ATTRIBUTE,
                         "schema.cedarschema",
                         format!("context attribute `{name}` of {} has another type", types.action),
                     )

@@ -1,35 +1,30 @@
-//! The snapshot in force, and how a newer one takes its place.
+//! The snapshot in force, and how a newer one takes its place: one atomic swap.
 //!
-//! A good bundle is swapped in whole; a bad one is refused, with every fault, while the last good one goes on
-//! serving. INVARIANT (revision rises): each activation has a higher revision than the one before.
+//! INVARIANT (revision rises): each activation has a higher revision than the one before.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
-use crate::fault::{Fault, Faults};
-use crate::load;
 use crate::snapshot::Snapshot;
 
 /// Holds the snapshot in force. Shared by all threads.
 #[derive(Debug, Default)]
 pub struct PolicyStore {
     current: ArcSwapOption<Snapshot>,
-    /// Held while a newer snapshot is made ready, so that two loaders cannot pass each other.
-    loading: Mutex<()>,
+    /// Held during a swap, so that two cannot pass each other.
+    swapping: Mutex<()>,
 }
 
-/// What became of an offered bundle.
-#[derive(Debug)]
-pub enum Offer {
-    /// It is in force.
-    Activated(Arc<Snapshot>, Vec<Fault>),
-    /// It is the one in force already.
-    Unchanged,
-    /// The one before goes on serving.
-    Refused(Arc<Faults>),
+/// A snapshot whose revision is not higher than the one in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("revision {offered} is not higher than revision {in_force}, which is in force")]
+pub struct NotHigher {
+    /// The revision that was offered.
+    pub offered: u64,
+    /// The revision in force.
+    pub in_force: u64,
 }
 
 impl PolicyStore {
@@ -39,59 +34,52 @@ impl PolicyStore {
         self.current.load_full()
     }
 
-    /// Loads the bundle in `dir` and puts it in force.
+    /// Puts a snapshot in force and hands out the one before, whose last reader frees it: keep it until nobody else does,
+    /// or a thread that decides pays for freeing a whole bundle.
     ///
-    /// A directory has no publisher who counts: if its content changed and its revision did not rise, it gets
-    /// the next one.
-    pub fn offer(&self, dir: &Path) -> Offer {
-        let _alone = self.loading.lock();
-        let loaded = match load::directory(dir) {
-            Ok(loaded) => loaded,
-            Err(faults) => return Offer::Refused(Arc::new(faults)),
-        };
-        let mut snapshot = loaded.snapshot;
-        if let Some(current) = self.snapshot() {
-            if current.digest() == snapshot.digest() {
-                return Offer::Unchanged;
-            }
-            if snapshot.settings().revision <= current.settings().revision {
-                let next = current.settings().revision + 1;
-                snapshot = snapshot.with_revision(next);
-            }
+    /// # Errors
+    /// When its revision is not higher.
+    pub fn activate(&self, snapshot: Arc<Snapshot>) -> Result<Option<Arc<Snapshot>>, NotHigher> {
+        let _alone = self.swapping.lock();
+        let offered = snapshot.settings().revision;
+        if let Some(current) = self.snapshot()
+            && offered <= current.settings().revision
+        {
+            return Err(NotHigher { offered, in_force: current.settings().revision });
         }
-        let snapshot = Arc::new(snapshot);
-        self.current.store(Some(Arc::clone(&snapshot)));
-        Offer::Activated(snapshot, loaded.warnings)
+        Ok(self.current.swap(Some(snapshot)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+    use crate::load;
+    use crate::pack;
+
+    fn snapshot(revision: u64) -> Arc<Snapshot> {
+        let files = load::Files::from([
+            ("bundle.toml".into(), b"name = \"t\"".to_vec()),
+            (
+                "schema.cedarschema".into(),
+                b"entity E; action a appliesTo { principal: E, resource: E };".to_vec(),
+            ),
+        ]);
+        let manifest = pack::manifest_for("t", revision, &files);
+        Arc::new(load::files(&files).unwrap().snapshot.identified(&manifest, load::digest(&files)))
+    }
 
     #[test]
-    fn a_bad_change_is_refused_and_the_last_good_one_serves_on() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
-        write("bundle.toml", "name = \"t\"\nrevision = 3");
-        write("schema.cedarschema", "entity E; action a appliesTo { principal: E, resource: E };");
-        fs::create_dir(dir.path().join("policies")).unwrap();
-        write("policies/p.cedar", "permit(principal, action, resource);");
-        let path = dir.path();
+    fn a_swap_takes_only_a_higher_revision_and_hands_out_the_one_before() {
         let store = PolicyStore::default();
         assert!(store.snapshot().is_none());
-        assert!(matches!(store.offer(path), Offer::Activated(..)));
-        assert!(matches!(store.offer(path), Offer::Unchanged));
-
-        write("policies/p.cedar", "permit(principal, action, resource");
-        let Offer::Refused(faults) = store.offer(path) else { panic!("a broken policy cannot serve") };
-        assert!(faults.to_string().starts_with("policies/p.cedar:1:"), "{faults}");
-        assert_eq!(store.snapshot().unwrap().settings().revision, 3);
-
-        write("policies/p.cedar", "forbid(principal, action, resource);");
-        assert!(matches!(store.offer(path), Offer::Activated(..)));
-        assert_eq!(store.snapshot().unwrap().settings().revision, 4, "the revision rises");
+        assert!(store.activate(snapshot(3)).unwrap().is_none());
+        for not_higher in [0, 2, 3] {
+            let refused = store.activate(snapshot(not_higher)).unwrap_err();
+            assert_eq!(refused, NotHigher { offered: not_higher, in_force: 3 });
+        }
+        let before = store.activate(snapshot(4)).unwrap().unwrap();
+        assert_eq!(before.settings().revision, 3);
+        assert_eq!(store.snapshot().unwrap().settings().revision, 4);
     }
 }

@@ -7,7 +7,6 @@ pub mod v1 {
         missing_docs,
         clippy::allow_attributes_without_reason,
         clippy::allow_attributes,
-        clippy::large_enum_variant,
         clippy::doc_markdown,
         reason = "generated; the .proto files are the documentation"
     )]

@@ -4,6 +4,8 @@
 //! decision means lives in `cardea-core`, which knows none of it.
 
 pub mod audit;
+pub mod bundle_admin;
+pub mod bundles;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -15,11 +17,12 @@ pub mod log;
 pub mod metrics;
 pub mod pipeline;
 pub mod proving;
+pub mod remote;
 pub mod router;
 pub mod run;
 pub mod serve;
+pub mod shadow;
 pub mod shutdown;
 pub mod state;
 pub mod supervise;
-pub mod watch;
 pub mod workers;

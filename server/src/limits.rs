@@ -162,5 +162,103 @@ pub const BUNDLE_SETTLE: Duration = Duration::from_millis(200);
 /// Rounds of waiting for quiet; a directory that never rests is read all the same, after ten seconds.
 pub const BUNDLE_SETTLE_ROUNDS_MAX: usize = 50;
 
+/// Requests that wait for the thread that keeps bundles; each takes up to some seconds, and operators are few.
+pub const BUNDLE_COMMANDS: usize = 16;
+
+/// Largest `trust.toml`, in bytes; with the most keys it has about 12 KiB.
+pub const TRUST_BYTES_MAX: u64 = 256 * 1024;
+
+/// `bundle.keep`: one to go back to, up to what a directory still lists at once.
+pub const BUNDLE_KEEP_RANGE: RangeInclusive<u64> = 2..=1000;
+/// Attempts that wait for the shadow's thread, about 1 KiB each: at 100,000 attempts a second it bridges 80 ms in which
+/// the thread gets no core.
+pub const SHADOW_SAMPLES_MAX: usize = 8192;
+
+/// Least rest of the shadow's thread between two rounds. Waking it for each attempt would cost the deciding thread tens of
+/// microseconds; 200 wake-ups a second while a shadow is on are cheap.
+pub const SHADOW_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Rest of the shadow's thread while no shadow is on; a start wakes it, the end of the process need not wait longer.
+pub const SHADOW_IDLE: Duration = Duration::from_millis(200);
+
+/// Packed candidate that comes in over the wire, in bytes: the largest packed bundle that a source may give.
+pub const CANDIDATE_BYTES_MAX: u64 = 64 << 20;
+
+/// Chunk of a packed candidate, in bytes: half of the largest message.
+pub const CANDIDATE_CHUNK_BYTES_MAX: usize = 512 * 1024;
+
+/// Wait for a whole packed candidate: 64 MiB in this time are 5 Mbit/s.
+pub const CANDIDATE_UPLOAD_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Reason that an operator gives for a change, in bytes: some sentences.
+pub const REASON_BYTES_MAX: usize = 1024;
+
+/// Message of a refusal, in bytes. It travels in a trailer, three bytes for a line end; clients commonly take 16 KiB of
+/// these.
+pub const REFUSAL_BYTES_MAX: usize = 4096;
+
+/// Groups of differences in one status of the shadow: what people look through.
+pub const SHADOW_GROUPS_SHOWN: usize = 100;
+
 /// How often health is brought in line with whether a bundle is in force.
 pub const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
+
+// --- bundles from the network --------------------------------------------------------------------------
+
+/// Longest address of a bundle, in bytes; what common servers and proxies take as a request target is 8 KiB.
+pub const LOCATION_BYTES_MAX: usize = 2048;
+
+/// Largest manifest of an artifact, in bytes. Ours is below 2 KiB; registries may add annotations when they copy.
+pub const REMOTE_MANIFEST_BYTES_MAX: u64 = 64 * 1024;
+
+/// Largest answer that is neither bundle nor manifest, in bytes: a token, or an error in words.
+pub const REMOTE_ANSWER_BYTES_MAX: u64 = 64 * 1024;
+
+/// Longest ETag that is kept, in bytes. Servers send 20 to 70; a longer one counts as none.
+pub const ETAG_BYTES_MAX: usize = 256;
+
+/// Longest text from a server that is repeated in an error, in characters.
+pub const REMOTE_MESSAGE_CHARS_MAX: usize = 200;
+
+/// Largest file with a token or password, in bytes. A JSON web token with many groups is 8 KiB.
+pub const SECRET_FILE_BYTES_MAX: u64 = 16 * 1024;
+
+/// Redirects followed for one request. A renamed file needs one, a registry that stores its blobs elsewhere two.
+pub const REMOTE_REDIRECTS_MAX: usize = 3;
+
+/// Wait for a connection with TLS: DNS, TCP and handshake with three lost packets.
+pub const REMOTE_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Wait for the head of an answer, on top of what a long poll asked for.
+pub const REMOTE_ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest silence within a body.
+pub const REMOTE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time for one whole body, unless configured: the largest bundle at 2 Mbit/s.
+pub const REMOTE_FETCH_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Between two looks at a source, unless configured: a change is in force within a minute, and a registry that
+/// allows 100 requests in six hours and address is the one to raise it for.
+pub const REMOTE_POLL_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Bounds of the interval, in seconds: from tests to once a day.
+pub const REMOTE_POLL_INTERVAL_RANGE: RangeInclusive<u64> = 1..=86_400;
+
+/// What a long poll asks the server to wait at most, in seconds. Common proxies end silent connections after 60 s.
+pub const REMOTE_WAIT_RANGE: RangeInclusive<u64> = 1..=300;
+
+/// Rest between two long polls, so that a server that answers at once is asked once a second at most.
+pub const REMOTE_LONG_POLL_REST: Duration = Duration::from_secs(1);
+
+/// Shortest wait after a failure.
+pub const REMOTE_BACKOFF_MIN: Duration = Duration::from_millis(250);
+
+/// Longest wait after the first failure; it doubles with each further one.
+pub const REMOTE_BACKOFF_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest wait after any failure: five minutes after a source is back, every node has asked it.
+pub const REMOTE_BACKOFF_MAX: Duration = Duration::from_secs(300);
+
+/// Longest `Retry-After` that is obeyed; a server cannot switch updates off for longer.
+pub const REMOTE_RETRY_AFTER_MAX: Duration = Duration::from_secs(600);

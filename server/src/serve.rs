@@ -10,6 +10,7 @@ use cardea_proto::v1;
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 
 use crate::audit::{Audit, AuditConfig, AuditStreams, FLUSH_INTERVAL_DEFAULT, WhenFull};
+use crate::bundles::{Bundles, Keeper};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doors::ext_authz::{ExtAuthzConfig, ExtAuthzDoor};
@@ -24,7 +25,6 @@ use crate::run::{self, Parts};
 use crate::shutdown::Shutdown;
 use crate::state::{Capacity, State};
 use crate::supervise::{Deaths, Supervisor};
-use crate::watch::BundleWatch;
 use crate::workers::Shared;
 
 /// A service that is ready to run: everything is bound, loaded and open.
@@ -47,7 +47,8 @@ struct Joined {
     listeners: Listeners,
     http: Option<std::net::TcpListener>,
     pipeline: Arc<Pipeline>,
-    bundles: Arc<BundleWatch>,
+    keeper: Keeper,
+    bundles: Arc<Bundles>,
     tls: Option<Arc<Tls>>,
     supervisor: Supervisor,
     deaths: Deaths,
@@ -63,10 +64,10 @@ impl Service {
     /// What cannot be opened or bound.
     pub fn prepare(config: Config) -> anyhow::Result<Self> {
         anyhow::ensure!(
-            config.bundle.allow_unsigned,
-            "the bundle directory `{}` carries no signature; to serve it all the same give --allow-unsigned, or set \
-             `allow_unsigned = true` under [bundle]",
-            config.bundle.dir.display()
+            config.bundle.trust.is_some() || config.bundle.allow_unsigned,
+            "it is not said whose bundles to trust: give --trust trust.toml (`cardea bundle keygen` makes a key and its \
+             entry), or --allow-unsigned to serve `{}` without asking for a signature",
+            config.bundle.source
         );
         let shutdown = Shutdown::new();
         let metrics = Arc::new(Metrics::new(pipeline::labels(config.workers.threads())));
@@ -79,12 +80,18 @@ impl Service {
             revocations: config.state.revocations_max,
         }));
         let policy = Arc::new(PolicyStore::default());
+        let when_stale = config.bundle.when_stale;
         let pipeline = Arc::new(
-            Pipeline::new(policy, state, audit, Arc::clone(&metrics), clock)
+            Pipeline::new(policy, state, audit, Arc::clone(&metrics), clock, when_stale)
                 .replayable(config.audit.replayable),
         );
-        let bundles = Arc::new(BundleWatch::new(config.bundle.dir.clone(), Arc::clone(&pipeline)));
-        if bundles.load().is_err() {
+        if config.bundle.allow_unsigned {
+            tracing::warn!(
+                "bundles are loaded without asking for a signature: whoever can change them sets the policy"
+            );
+        }
+        let (keeper, bundles) = Keeper::open(&config.bundle, Arc::clone(&pipeline))?;
+        if pipeline.policy().snapshot().is_none() {
             tracing::error!("no bundle is in force: every attempt is denied until one can be loaded");
         }
         let tls = config.tls.as_ref().map(|files| Tls::load(files, metrics)).transpose()?.map(Arc::new);
@@ -96,7 +103,7 @@ impl Service {
             http: http.as_ref().and_then(|listener| listener.local_addr().ok()),
             audit_dir: config.audit.dir.clone(),
             shutdown,
-            parts: Joined { config, listeners, http, pipeline, bundles, tls, supervisor, deaths },
+            parts: Joined { config, listeners, http, pipeline, keeper, bundles, tls, supervisor, deaths },
         })
     }
 
@@ -115,16 +122,28 @@ impl Service {
     /// # Errors
     /// With the first essential part that died.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Joined { config, listeners, http, pipeline, bundles, tls, supervisor, mut deaths } = self.parts;
+        let Joined { config, listeners, http, pipeline, keeper, bundles, tls, supervisor, mut deaths } =
+            self.parts;
         let shutdown = self.shutdown;
-        let watched = (Arc::clone(&bundles), shutdown.clone());
-        let _watching = supervisor.thread("bundle-watch".to_owned(), move || watched.0.run(&watched.1))?;
+        let until = shutdown.clone();
+        let _keeping = supervisor.thread("bundles".to_owned(), move || keeper.run(&until))?;
+        if let crate::config::Source::Remote(text) = &config.bundle.source {
+            let polling =
+                bundles.poll(text, &config.bundle.remote, pipeline.clock().clone(), shutdown.clone())?;
+            supervisor.task("bundle-source", polling);
+        }
+        let shadowed = (Arc::clone(&pipeline), shutdown.clone());
+        let _shadowing = supervisor.thread("shadow".to_owned(), move || {
+            let (pipeline, shutdown) = shadowed;
+            pipeline.shadow().run(&pipeline, &shutdown)
+        })?;
         if let Some(listener) = http {
             let pages = Arc::new(pages(Arc::clone(&pipeline)));
             supervisor.task("http", crate::http::serve(listener, pages, supervisor.clone()));
         }
         let audit = Arc::clone(pipeline.audit());
         let metrics = Arc::clone(pipeline.metrics());
+        let admin = AdminDoor::new(Arc::clone(&pipeline), bundles);
         let trust_xfcc = config.ext_authz.trust_xfcc;
         let streams = Arc::new(AuditStreams::new(Arc::clone(&audit)));
         let health = health(Arc::clone(&pipeline), &supervisor).await;
@@ -132,7 +151,7 @@ impl Service {
             listeners,
             threads: config.workers.threads(),
             connections_max: limits::CONNECTIONS_MAX,
-            make: move |_worker| router(&pipeline, &bundles, &streams, &health, trust_xfcc),
+            make: move |_worker| router(&pipeline, &admin, &streams, &health, trust_xfcc),
             shared: Shared { tls, metrics, supervisor },
         };
         let ended = run::until_stopped(parts, &mut deaths).await;
@@ -227,7 +246,7 @@ async fn report(reporter: &tonic_health::server::HealthReporter, pipeline: &Pipe
 
 fn router(
     pipeline: &Arc<Pipeline>,
-    bundles: &Arc<BundleWatch>,
+    admin: &AdminDoor,
     streams: &Arc<AuditStreams>,
     health: &HealthServer,
     trust_xfcc: bool,
@@ -238,7 +257,6 @@ fn router(
     let sessions =
         v1::session_service_server::SessionServiceServer::new(SessionDoor::new(Arc::clone(pipeline)));
     let signals = v1::signal_service_server::SignalServiceServer::new(SignalDoor::new(Arc::clone(pipeline)));
-    let admin = AdminDoor::new(Arc::clone(pipeline), Arc::clone(bundles));
     let config = ExtAuthzConfig { trust_xfcc, ..ExtAuthzConfig::default() };
     let ext_authz = AuthorizationServer::new(ExtAuthzDoor::new(Arc::clone(pipeline), config));
     let router = Router::builder()
@@ -250,7 +268,9 @@ fn router(
             v1::audit_service_server::AuditServiceServer::from_arc(Arc::clone(streams))
                 .max_decoding_message_size(max),
         )
-        .service(v1::admin_service_server::AdminServiceServer::new(admin).max_decoding_message_size(max))
+        .service(
+            v1::admin_service_server::AdminServiceServer::new(admin.clone()).max_decoding_message_size(max),
+        )
         .service(health.clone());
     // Built from the descriptors that this crate compiles; the two versions are the ones that tools ask for.
     let reflection = || {

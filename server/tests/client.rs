@@ -14,7 +14,8 @@ use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, 
 
 fn service(unpacked: &Unpacked, listen: &str, text: &str) -> Service {
     let overrides = Overrides {
-        bundle: Some(unpacked.bundle()),
+        bundle: Some(unpacked.bundle().display().to_string()),
+        store: Some(unpacked.root().join("store")),
         allow_unsigned: true,
         grpc: vec![listen.to_owned()],
         uds: Some(unpacked.root().join("grpc.sock")),

@@ -13,7 +13,8 @@ use cardea_server::serve::Service;
 
 fn service(unpacked: &Unpacked) -> Service {
     let overrides = Overrides {
-        bundle: Some(unpacked.bundle()),
+        bundle: Some(unpacked.bundle().display().to_string()),
+        store: Some(unpacked.root().join("store")),
         allow_unsigned: true,
         grpc: vec!["127.0.0.1:0".to_owned()],
         http: Some("127.0.0.1:0".to_owned()),

@@ -96,6 +96,19 @@ impl Authority {
         Ok(files)
     }
 
+    /// What a server with this identity needs; it asks nobody for a certificate.
+    ///
+    /// # Errors
+    /// If the certificate is refused.
+    pub fn server_config(&self, identity: &Identity) -> Result<rustls::ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key_der.clone()));
+        Ok(builder.with_single_cert(vec![identity.der.clone(), self.der.clone()], key)?)
+    }
+
     /// What a client needs to reach servers of this authority, with or without a certificate of its own.
     ///
     /// # Errors

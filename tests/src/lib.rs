@@ -1,6 +1,6 @@
 //! The harness of the end-to-end tests: real processes, real sockets, nothing simulated.
 //!
-//! Owns: starting `cardea` and Envoy as child processes on free ports, an upstream that remembers what reached it,
+//! Owns: starting `cardea`, Envoy, a registry and nginx as child processes on free ports, an upstream that remembers what reached it,
 //! small clients, test certificates and tokens. Everything is taken down when its guard is dropped, and then each
 //! process prints its log, which the test runner shows for a failed test only.
 //! Limits: [`wait::LIMIT`] for anything to happen; [`process::LOG_LINES_MAX`] lines of each process's log.
@@ -14,8 +14,12 @@ pub mod certs;
 pub mod clients;
 pub mod envoy;
 pub mod http;
+pub mod nginx;
 pub mod process;
 pub mod raw;
+pub mod registry;
+pub mod remote;
+pub mod scripted;
 pub mod stack;
 pub mod token;
 pub mod upstream;

@@ -31,8 +31,8 @@ pub struct Client {
     sessions: SessionServiceClient<Channel>,
     signals: SignalServiceClient<Channel>,
     audit: AuditServiceClient<Channel>,
-    admin: AdminServiceClient<Channel>,
-    call_timeout: Duration,
+    pub(crate) admin: AdminServiceClient<Channel>,
+    pub(crate) call_timeout: Duration,
 }
 
 impl Client {
@@ -49,7 +49,7 @@ impl Client {
             sessions: SessionServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
             signals: SignalServiceClient::new(channel.clone()),
             audit: AuditServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
-            admin: AdminServiceClient::new(channel),
+            admin: AdminServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX),
             call_timeout: endpoint.call_timeout,
         })
     }
@@ -188,7 +188,7 @@ impl Client {
         Ok(self.sessions.end(request).await?.into_inner())
     }
 
-    fn timed<M>(&self, message: M) -> Request<M> {
+    pub(crate) fn timed<M>(&self, message: M) -> Request<M> {
         let mut request = Request::new(message);
         request.set_timeout(self.call_timeout);
         request

@@ -24,6 +24,7 @@
 //! Messages are those of the wire, re-exported as [`v1`]. Limits: [`STREAM_MESSAGES_MAX`] messages wait in a
 //! [`DecisionStream`]; attempts per message, and sizes, are the service's to check.
 
+mod admin;
 mod client;
 mod endpoint;
 mod error;
@@ -32,6 +33,7 @@ mod stream;
 pub use cardea_proto::v1;
 
 pub use self::{
+    admin::{CHANGE_TIMEOUT, Candidate},
     client::{Client, Records},
     endpoint::{Endpoint, Tls},
     error::Error,

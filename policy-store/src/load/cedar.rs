@@ -5,7 +5,8 @@ use std::path::Path;
 
 use cedar_policy::{Entities, Schema};
 
-use super::{Source, chain, collect, digest, on_deep_stack, read, source, validate, walk};
+use super::validate::validate;
+use super::{Source, chain, collect, digest, on_deep_stack, read, source, walk};
 use crate::fault::{Fault, Faults};
 use crate::settings::{OnPolicyError, Requirement, Settings};
 use crate::snapshot::{Parts, Snapshot};
@@ -53,11 +54,11 @@ fn load(from: &CedarSources<'_>) -> Result<CedarLoaded, Faults> {
     }
     let sources: Vec<Source<'_>> =
         files.iter().filter_map(|(path, bytes)| source(path, bytes, &mut faults)).collect();
-    let (policies, set) = collect(&sources, &mut warnings);
+    let (policies, set, places) = collect(&files, &sources, &mut warnings);
     let schema = from.schema.and_then(|path| schema(path, &mut faults));
     if let Some(schema) = &schema {
         let mut findings = Vec::new();
-        validate(schema, &set, &sources, &mut findings, &mut warnings);
+        validate(schema, &set, (&sources, &places), &mut findings, &mut warnings);
         warnings.extend(findings);
     }
     let entities = match (from.entities, &schema) {
@@ -80,8 +81,14 @@ fn load(from: &CedarSources<'_>) -> Result<CedarLoaded, Faults> {
         step_up: named.map(|name| (name.into(), any_login())).collect(),
         ..Settings::named("cedar")
     };
-    let parts =
-        Parts { settings, digest: digest(&files), policies, schema: schema.clone(), entities, routes: None };
+    let parts = Parts {
+        settings,
+        digest: digest(&files).to_string().into(),
+        policies,
+        schema: schema.clone(),
+        entities,
+        routes: None,
+    };
     match Snapshot::given(parts) {
         Ok(snapshot) => Ok(CedarLoaded { snapshot, schema, warnings }),
         Err(faults) => {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::engine::Uid;
 use crate::settings::OnPolicyError;
 
 const SCHEMA: &str = "
@@ -131,7 +132,7 @@ fn every_fact_of_the_fragment_is_numbered_and_the_other_way_round() {
         context.join(", ")
     );
     let (schema, _) = Schema::from_cedarschema_str(&text).unwrap();
-    let crate::shape::Shape::Record(groups) = crate::engine::action_types(&schema).remove(0).context else {
+    let crate::shape::Shape::Record(groups) = engine::action_types(&schema).remove(0).context else {
         panic!("a context is a record")
     };
     let mut typed = Vec::new();
@@ -202,4 +203,72 @@ fn a_route_that_could_never_be_allowed_is_refused() {
         "method = \"GET\"\npath = \"/t\"\naction = \"read\"\n{resource}\ncontext = {{ rows = \"query.rows\" }}"
     ));
     assert!(optional[0].contains("declare it optional"), "{optional:?}");
+}
+
+const TEMPLATES: &str = "
+@id(\"reader\") @reason(\"for readers\")
+permit (principal == ?principal, action == Action::\"read\", resource in ?resource);
+@id(\"own\")
+permit (principal, action, resource);
+";
+
+fn linked(links: &str) -> Vec<(&'static str, String)> {
+    let schema = "entity Agent; entity Box; entity Doc in Box; action read appliesTo { principal: Agent, resource: Doc };";
+    vec![
+        ("bundle.toml", "name = \"t\"".to_owned()),
+        ("schema.cedarschema", schema.to_owned()),
+        ("policies/a.cedar", TEMPLATES.to_owned()),
+        ("links.json", links.to_owned()),
+    ]
+}
+
+fn linked_files(links: &str) -> Files {
+    linked(links).into_iter().map(|(path, text)| (path.into(), text.into_bytes())).collect()
+}
+
+#[test]
+fn a_link_is_a_policy_with_its_own_id_and_scope_and_its_templates_words() {
+    let links = r#"[
+        {"template_id": "reader", "link_id": "reader-a", "args": {"?principal": "Agent::\"a\"", "?resource": "Box::\"x\""}},
+        {"template_id": "reader", "link_id": "reader-b", "args": {"?principal": "Agent::\"b\"", "?resource": "Box::\"y\""}}
+    ]"#;
+    let mut files = linked_files(links);
+    let entities =
+        r#"[{"uid": {"type": "Doc", "id": "d"}, "attrs": {}, "parents": [{"type": "Box", "id": "y"}]}]"#;
+    files.insert("entities.json".into(), entities.into());
+    let snapshot = super::files(&files).unwrap().snapshot;
+    let ids: Vec<&str> = snapshot.policies().iter().map(|policy| policy.id.as_str()).collect();
+    assert_eq!(ids, ["own", "reader-a", "reader-b"]);
+    assert_eq!(snapshot.policies()[1].reason.as_deref(), Some("for readers"));
+    let uid = |of: &str, id: &str| Uid::new(snapshot.type_name(of).unwrap(), id);
+    let candidates = |who: &str| {
+        let read = snapshot.action("", "read").unwrap();
+        let found = snapshot.candidates(&uid("Agent", who), &read.uid, &uid("Doc", "d"));
+        found.iter().map(|at| snapshot.policy(*at).unwrap().id.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(candidates("a"), ["own"], "the document is in the other box");
+    assert_eq!(candidates("b"), ["own", "reader-b"]);
+}
+
+#[test]
+fn a_link_that_does_not_fit_is_refused_and_so_is_a_template_without_one() {
+    let faults = |links: &str| files(&linked_files(links)).unwrap_err().to_string();
+    let with =
+        |id: &str, args: &str| format!(r#"[{{"template_id": "{id}", "link_id": "l", "args": {{{args}}}}}]"#);
+    let (principal, resource) = (r#""?principal": "Agent::\"a\"""#, r#""?resource": "Box::\"x\"""#);
+    let both = format!("{principal}, {resource}");
+    assert!(files(&linked_files(&with("reader", &both))).is_ok());
+    assert!(faults("[]").contains("template `reader` has no link"));
+    assert!(faults(&with("raeder", &both)).contains("there is no template `raeder`"));
+    assert!(faults(&with("reader", principal)).contains("link 1 (`l`)"));
+    assert!(faults(&with("reader", &format!("{both}, \"?action\": \"x\""))).contains("`?action` is no slot"));
+    assert!(faults(&with("reader", &both.replace("Box::", "Box:"))).contains("is no entity"));
+    assert!(
+        faults(&with("reader", &both.replace("Box::", "Nobody::"))).contains("policies/a.cedar"),
+        "no such type"
+    );
+    assert!(faults("{}").contains("links.json"));
+    let twice = format!("[{0}, {0}]", with("reader", &both).trim_matches(['[', ']']));
+    assert!(faults(&twice).contains("link 2 (`l`)"));
+    assert!(faults(&with("reader", &both).replace("\"l\"", "\"own\"")).contains("own"), "the id of a policy");
 }

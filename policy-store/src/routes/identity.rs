@@ -12,6 +12,19 @@ pub struct IdentityConfig {
     pub sources: Vec<IdentitySource>,
 }
 
+impl IdentityConfig {
+    /// The entity types that callers can have.
+    pub fn entity_types(&self) -> impl Iterator<Item = &SmolStr> {
+        self.sources.iter().flat_map(|source| {
+            let (own, behind) = match source {
+                IdentitySource::Jwt(jwt) => (&jwt.entity_type, jwt.delegation_type.as_ref()),
+                IdentitySource::Xfcc(of) | IdentitySource::Mtls(of) => (&of.entity_type, None),
+            };
+            std::iter::once(own).chain(behind)
+        })
+    }
+}
+
 /// One place to learn who is calling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentitySource {

@@ -211,6 +211,12 @@ impl RouteTable {
         &self.identity
     }
 
+    /// The file that it was read from.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The routes, in the order of the file.
     #[must_use]
     pub fn routes(&self) -> &[Route] {

@@ -87,8 +87,10 @@ pub struct Attempt {
     pub action: Arc<Action>,
     /// What it wants to do it to.
     pub resource: Uid,
-    /// What the enforcement point sent; the whole context where the caller gives that.
+    /// What the enforcement point sent and the schema knows; the whole context where the caller gives that.
     pub request: Record,
+    /// All that it sent, where the schema does not know a part of it: another snapshot's schema may.
+    pub sent: Option<Record>,
     /// The session.
     pub session_id: Option<SmolStr>,
     /// Those on whose behalf the principal acts, root first.
@@ -140,9 +142,13 @@ impl Attempt {
         let action = action(snapshot, parts.action)?;
         let delegation = delegation(snapshot, parts.delegation)?;
         // What the schema does not know must not make two records unequal that policy compares.
-        let request = match snapshot.layout() {
-            ContextLayout::Gathered => action.known_fields(parts.request),
-            ContextLayout::Given => parts.request,
+        let known = match snapshot.layout() {
+            ContextLayout::Gathered => action.without_surplus(&parts.request),
+            ContextLayout::Given => None,
+        };
+        let (request, sent) = match known {
+            Some(known) => (known, Some(parts.request)),
+            None => (parts.request, None),
         };
         if snapshot.layout() == ContextLayout::Gathered {
             check_types(&action, &principal, &delegation, &resource, &request)?;
@@ -153,6 +159,7 @@ impl Attempt {
             action,
             resource,
             request,
+            sent,
             session_id: (!parts.session_id.is_empty()).then(|| parts.session_id.into()),
             delegation,
             token: parts.token.map(Arc::new),
@@ -169,6 +176,7 @@ impl Attempt {
             action: Arc::new(Action::undeclared(action)),
             resource,
             request: context,
+            sent: None,
             session_id: None,
             delegation: SmallVec::new(),
             token: None,
@@ -176,10 +184,40 @@ impl Attempt {
         }
     }
 
+    /// The same attempt, validated against another snapshot, as if that one were to judge it.
+    ///
+    /// # Errors
+    /// Types, actions and fields that the other schema does not have.
+    pub fn for_snapshot(&self, snapshot: &Snapshot) -> Result<Self, NotAnAttempt> {
+        let names = |uid: &Uid| (uid.type_text(), uid.id().to_owned());
+        let (principal, action, resource) =
+            (names(&self.principal), names(&self.action.uid), names(&self.resource));
+        let delegation: SmallVec<[(String, String); 2]> = self.delegation.iter().map(names).collect();
+        let delegation: SmallVec<[(&str, &str); 2]> = delegation.iter().map(pair).collect();
+        Self::new(
+            snapshot,
+            Parts {
+                id: &self.id,
+                principal: pair(&principal),
+                action: pair(&action),
+                resource: pair(&resource),
+                request: self.sent.as_ref().unwrap_or(&self.request).clone(),
+                session_id: self.session_id.as_deref().unwrap_or(""),
+                delegation: &delegation,
+                token: self.token.as_deref().cloned(),
+                at_least_version: self.at_least_version,
+            },
+        )
+    }
+
     /// Everyone who must be permitted, root first, the principal last.
     pub fn hops(&self) -> impl Iterator<Item = &Uid> {
         self.delegation.iter().chain(std::iter::once(&self.principal))
     }
+}
+
+fn pair((type_name, id): &(String, String)) -> (&str, &str) {
+    (type_name, id)
 }
 
 fn malformed(message: impl Into<String>) -> NotAnAttempt {

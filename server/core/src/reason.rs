@@ -39,6 +39,8 @@ pub enum ReasonCode {
     AuditFull,
     /// No bundle is in force.
     NoPolicy,
+    /// The bundle in force is past its end, and the node denies then.
+    PolicyStale,
     /// The token is past its end.
     TokenExpired,
     /// An unknown session cannot be told from a revoked one, because the table of revocations is full.
@@ -47,7 +49,7 @@ pub enum ReasonCode {
 
 impl ReasonCode {
     /// Every code.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Forbidden,
         Self::NoPermit,
         Self::PolicyErrored,
@@ -65,6 +67,7 @@ impl ReasonCode {
         Self::NoIdentity,
         Self::AuditFull,
         Self::NoPolicy,
+        Self::PolicyStale,
         Self::TokenExpired,
         Self::StateFull,
     ];
@@ -90,6 +93,7 @@ impl ReasonCode {
             Self::NoIdentity => "no_identity",
             Self::AuditFull => "audit_full",
             Self::NoPolicy => "no_policy",
+            Self::PolicyStale => "policy_stale",
             Self::TokenExpired => "token_expired",
             Self::StateFull => "state_full",
         }
@@ -116,6 +120,7 @@ impl ReasonCode {
             Self::NoIdentity => "the caller has no usable identity",
             Self::AuditFull => "decisions cannot be recorded at the moment",
             Self::NoPolicy => "no policy bundle is in force",
+            Self::PolicyStale => "the policy bundle in force is past its end",
             Self::TokenExpired => "the token has expired",
             Self::StateFull => "this node cannot tell whether the session was revoked",
         }

@@ -257,6 +257,12 @@ impl Audit {
         }
     }
 
+    /// Whether at least half of the places are free: room for records that decisions do not wait for.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.queue.taken() < self.queue.queue_max().div_ceil(2)
+    }
+
     /// Counts one record that goes missing; the writer records the count where the queue was full.
     pub fn count_lost(&self) {
         self.queue.count_lost(1);

@@ -236,6 +236,7 @@ impl Filter {
             Body::Decision(decision) => decision.principal.as_ref(),
             Body::Session(session) => session.principal.as_ref(),
             Body::Signal(signal) => signal.subject.as_ref(),
+            Body::Shadow(shadow) => Some(&shadow.principal),
             Body::Bundle(_) | Body::Gap(_) => None,
         };
         self.principal.is_none() || self.principal.as_ref() == principal

@@ -5,6 +5,8 @@
 //! Strings are `SmolStr`, so that a record is made from shared names without copying them.
 //! Never does: masking (that happens before a record is made) and reading the clock (times come with the entry).
 
+mod shadow;
+
 use std::collections::BTreeMap;
 
 use cardea_proto::v1;
@@ -12,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::Serialize
 use smol_str::SmolStr;
 
 use super::text;
+pub use shadow::{ShadowAnswer, ShadowRecord};
 
 /// Deepest nesting of an evidence value, in levels. Each level is two levels of JSON, and the JSON reader
 /// stops at 128: a line that is written must be readable again.
@@ -52,6 +55,8 @@ pub enum Body {
     Bundle(BundleRecord),
     /// Records were lost.
     Gap(GapRecord),
+    /// A candidate bundle would have answered an attempt differently.
+    Shadow(Box<ShadowRecord>),
 }
 
 /// An entity: `type::"id"`.
@@ -286,7 +291,7 @@ pub struct SessionRecord {
 /// The record of one change of the bundle; fields as in `cardea.v1.BundleRecord`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BundleRecord {
-    /// `activated` or `refused`.
+    /// `activated`, `refused`, `rolled_back`, `shadow_started`, `shadow_stopped` or `promoted`.
     pub change: SmolStr,
     /// Name of the bundle.
     pub name: SmolStr,
@@ -295,9 +300,12 @@ pub struct BundleRecord {
     /// SHA-256, lower-case hexadecimal.
     #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
     pub digest: SmolStr,
-    /// Refused: the first fault.
+    /// Refused: the first fault. Otherwise why, in the words of whoever asked.
     #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
     pub reason: SmolStr,
+    /// Who asked, as the connection proves it; empty if nobody asked, or it proves nothing.
+    #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
+    pub asked_by: SmolStr,
 }
 
 /// Stands in the place of records that were lost.
@@ -323,6 +331,7 @@ impl Body {
             Self::Session(_) => v1::RecordKind::Session,
             Self::Bundle(_) => v1::RecordKind::Bundle,
             Self::Gap(_) => v1::RecordKind::Gap,
+            Self::Shadow(_) => v1::RecordKind::Shadow,
         }
     }
 }
@@ -412,6 +421,7 @@ impl Serialize for Record {
             Body::Session(body) => line.serialize_field("session", body)?,
             Body::Bundle(body) => line.serialize_field("bundle", body)?,
             Body::Gap(body) => line.serialize_field("gap", body)?,
+            Body::Shadow(body) => line.serialize_field("shadow", body)?,
         }
         line.end()
     }
@@ -426,6 +436,7 @@ impl<'de> Deserialize<'de> for Record {
             line.session.map(|body| Body::Session(*body)),
             line.bundle.map(|body| Body::Bundle(*body)),
             line.gap.map(Body::Gap),
+            line.shadow.map(Body::Shadow),
         ];
         let mut present = bodies.into_iter().flatten();
         let (Some(body), None) = (present.next(), present.next()) else {
@@ -449,4 +460,5 @@ struct Line {
     session: Option<Box<SessionRecord>>,
     bundle: Option<Box<BundleRecord>>,
     gap: Option<GapRecord>,
+    shadow: Option<Box<ShadowRecord>>,
 }

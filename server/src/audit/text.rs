@@ -78,3 +78,4 @@ macro_rules! name_of_wire_enum {
 
 name_of_wire_enum!(decision, Decision, "DECISION_", "decision");
 name_of_wire_enum!(reason_code, ReasonCode, "REASON_CODE_", "reason code");
+name_of_wire_enum!(shadow_effect, ShadowEffect, "SHADOW_EFFECT_", "effect of a shadow");

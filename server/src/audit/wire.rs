@@ -7,7 +7,7 @@ use cardea_proto::v1;
 
 use super::record::{
     Basis, Body, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HopVerdict, Reason,
-    Record, Replay, ReplayFact, SessionRecord, SignalRecord, Value,
+    Record, Replay, ReplayFact, SessionRecord, ShadowAnswer, ShadowRecord, SignalRecord, Value,
 };
 
 impl From<Record> for v1::Record {
@@ -19,6 +19,7 @@ impl From<Record> for v1::Record {
             Body::Session(body) => Entry::Session(body.into()),
             Body::Bundle(body) => Entry::Bundle(body.into()),
             Body::Gap(GapRecord { lost }) => Entry::Gap(v1::GapRecord { lost }),
+            Body::Shadow(body) => Entry::Shadow((*body).into()),
         };
         let time = timestamp(i64::try_from(record.time_ms).unwrap_or(i64::MAX));
         Self { sequence: record.sequence, time: Some(time), entry: Some(entry) }
@@ -101,6 +102,38 @@ impl From<BundleRecord> for v1::BundleRecord {
             revision: record.revision,
             digest: record.digest.into(),
             reason: record.reason.into(),
+            asked_by: record.asked_by.into(),
+        }
+    }
+}
+
+impl From<ShadowRecord> for v1::ShadowRecord {
+    fn from(record: ShadowRecord) -> Self {
+        Self {
+            decision_id: record.decision_id.into(),
+            door: record.door.into(),
+            principal: Some(record.principal.into()),
+            action: Some(record.action.into()),
+            resource: Some(record.resource.into()),
+            session_id: record.session_id.into(),
+            effect: record.effect.into(),
+            in_force: Some(record.in_force.into()),
+            candidate: Some(record.candidate.into()),
+        }
+    }
+}
+
+impl From<ShadowAnswer> for v1::ShadowAnswer {
+    fn from(answer: ShadowAnswer) -> Self {
+        Self {
+            revision: answer.revision,
+            digest: answer.digest.into(),
+            decision: answer.decision.into(),
+            reasons: all(answer.reasons),
+            determining_policies: all(answer.determining_policies),
+            step_up: all(answer.step_up),
+            obligations: all(answer.obligations),
+            lease_ms: answer.lease_ms,
         }
     }
 }

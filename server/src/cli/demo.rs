@@ -86,7 +86,8 @@ fn demo(args: &DemoArgs) -> anyhow::Result<Outcome> {
 /// Free ports, so that the demo runs beside whatever runs already.
 fn config(unpacked: &Unpacked) -> anyhow::Result<Config> {
     let overrides = Overrides {
-        bundle: Some(unpacked.bundle()),
+        bundle: Some(unpacked.bundle().display().to_string()),
+        store: Some(unpacked.root().join("store")),
         allow_unsigned: true,
         grpc: vec!["127.0.0.1:0".to_owned()],
         http: Some("127.0.0.1:0".to_owned()),
@@ -98,7 +99,7 @@ fn config(unpacked: &Unpacked) -> anyhow::Result<Config> {
 }
 
 async fn serve_and_play(config: Config, once: bool) -> anyhow::Result<Outcome> {
-    let bundle_dir = config.bundle.dir.clone();
+    let bundle = config.bundle.source.to_string();
     let service = Service::prepare(config)?;
     service.end_on_signals()?;
     let (grpc, http) = (service.grpc.first().copied(), service.http);
@@ -113,7 +114,7 @@ async fn serve_and_play(config: Config, once: bool) -> anyhow::Result<Outcome> {
             let outcome = play(&mut client, &mut out, colour).await?;
             let goes_on = !once && outcome.is_as_told();
             if goes_on {
-                let reach = Reach { grpc, http, audit_dir: &audit_dir, bundle_dir: &bundle_dir };
+                let reach = Reach { grpc, http, audit_dir: &audit_dir, bundle_dir: Path::new(&bundle) };
                 farewell(&mut out, &reach)?;
             }
             out.flush()?;

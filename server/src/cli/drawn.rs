@@ -1,8 +1,8 @@
-//! Faults drawn with the lines of source that they are in, for terminals.
+//! Faults drawn with the lines of source that they are in, for terminals; and output that may be cut short.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 
-use cardea_policy_store::fault::Fault;
+use cardea_policy_store::fault::{Fault, Severity};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, SourceCode};
 
 /// A fault whose own line says only what is wrong: place and remedy are drawn around it.
@@ -18,6 +18,18 @@ impl std::fmt::Display for Drawn<'_> {
 impl std::error::Error for Drawn<'_> {}
 
 impl Diagnostic for Drawn<'_> {
+    fn code<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        Some(Box::new(self.0.id))
+    }
+
+    fn severity(&self) -> Option<miette::Severity> {
+        Some(match self.0.severity {
+            Severity::Error => miette::Severity::Error,
+            Severity::Warning => miette::Severity::Warning,
+            Severity::Note => miette::Severity::Advice,
+        })
+    }
+
     fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
         self.0.help()
     }
@@ -37,5 +49,16 @@ pub(super) fn drawn(fault: &Fault) -> String {
     let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
     let mut text = String::new();
     let drawn = GraphicalReportHandler::new_themed(theme).render_report(&mut text, &Drawn(fault));
-    if drawn.is_ok() && fault.line().is_some() { text } else { format!("error: {fault}\n") }
+    if drawn.is_ok() && fault.line().is_some() {
+        text
+    } else {
+        format!("{} ({}): {fault}\n", fault.severity.name(), fault.id)
+    }
+}
+
+/// Prints to standard output. A reader that has enough, as `head` has, is no fault.
+pub(super) fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // Nobody is left to be told.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n"));
 }

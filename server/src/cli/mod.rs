@@ -65,12 +65,18 @@ struct ServeArgs {
     /// Configuration file; see docs/cardea.toml. Flags win over it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Directory of the bundle.
-    #[arg(long, value_name = "DIR")]
-    bundle: Option<PathBuf>,
-    /// Load a bundle without a signature.
+    /// Where bundles come from: a directory, a packed bundle, `https://…` or `oci://…`.
+    #[arg(long, value_name = "SOURCE")]
+    bundle: Option<String>,
+    /// trust.toml: whose signatures count, and what must have been proven.
+    #[arg(long, value_name = "FILE", conflicts_with = "allow_unsigned")]
+    trust: Option<PathBuf>,
+    /// Load bundles without asking for a signature. For development.
     #[arg(long)]
     allow_unsigned: bool,
+    /// Directory of the bundles that this node keeps; the last good one serves at the next start.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
     /// Address for gRPC, again for more; port 0 picks a free one. Beyond loopback TLS must be configured.
     #[arg(long = "listen", value_name = "ADDR")]
     grpc: Vec<String>,

@@ -23,6 +23,8 @@ struct Ready<'s> {
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
     let overrides = Overrides {
         bundle: args.bundle.clone(),
+        store: args.store.clone(),
+        trust: args.trust.clone(),
         allow_unsigned: args.allow_unsigned,
         grpc: args.grpc.clone(),
         uds: args.uds.clone(),

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 
 use super::read::{Located, Reader, choose};
 use super::{
-    Audit, Bundle, Config, ExtAuthz, Fault, Listen, Log, LogFormat, Overrides, State, Tls, WhenFull, Workers,
+    Audit, Bundle, Config, ExtAuthz, Fault, Listen, Log, LogFormat, Overrides, Remote, Source, State, Tls,
+    WhenFull, WhenStale, Workers,
 };
 use crate::limits;
 
 const LOG_FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+const WHEN_STALE: &[(&str, WhenStale)] = &[("serve", WhenStale::Serve), ("deny", WhenStale::Deny)];
 const WHEN_FULL: &[(&str, WhenFull)] = &[("deny", WhenFull::Deny), ("count_gap", WhenFull::CountGap)];
 
 /// File and flags to a configuration, or every fault.
@@ -43,10 +45,56 @@ pub(super) fn config(text: &str, base: &Path, flags: &Overrides) -> Result<Confi
 }
 
 fn bundle(reader: &mut Reader<'_>, base: &Path, flags: &Overrides, default: &Bundle) -> Bundle {
-    let dir = path(reader, base, "bundle", "dir").unwrap_or_else(|| base.join(&default.dir));
+    let in_file = reader.text("bundle", "source").map(|text| Source::parse(&text.value, base));
+    let given = flags.bundle.as_deref().map(|text| Source::parse(text, Path::new("")));
+    let store = path(reader, base, "bundle", "store").unwrap_or_else(|| base.join(&default.store));
+    let trust = path(reader, base, "bundle", "trust");
+    let trust = flags.trust.clone().or(trust);
     let allow_unsigned =
         reader.flag("bundle", "allow_unsigned", default.allow_unsigned) || flags.allow_unsigned;
-    Bundle { dir: flags.bundle.clone().unwrap_or(dir), allow_unsigned }
+    if trust.is_some() && allow_unsigned {
+        let fault = Fault::new(
+            "`bundle.trust` and `bundle.allow_unsigned` are both set",
+            "keep `trust` to ask for signatures, or `allow_unsigned` for development: not both",
+        );
+        reader.faults.push(fault.at(reader.section_span("bundle"), "both"));
+    }
+    let keep = limits::BUNDLE_KEEP_RANGE;
+    Bundle {
+        source: given.or(in_file).unwrap_or_else(|| match &default.source {
+            Source::Local(path) => Source::Local(base.join(path)),
+            remote @ Source::Remote(_) => remote.clone(),
+        }),
+        store: flags.store.clone().unwrap_or(store),
+        trust,
+        allow_unsigned,
+        when_stale: reader.word("bundle", "when_stale", default.when_stale, WHEN_STALE),
+        keep: size(reader.number("bundle", "keep", default.keep as u64, keep)),
+        remote: remote(reader, base, &default.remote),
+    }
+}
+
+fn remote(reader: &mut Reader<'_>, base: &Path, default: &Remote) -> Remote {
+    let mut file = |key| path(reader, base, "bundle", key);
+    let (client_cert, client_key) = (file("client_cert"), file("client_key"));
+    let (ca, token_file, password_file) = (file("ca"), file("token_file"), file("password_file"));
+    if client_cert.is_some() != client_key.is_some() {
+        let fault = Fault::new(
+            "`bundle.client_cert` and `bundle.client_key` belong together",
+            "set both, or none to show no certificate",
+        );
+        reader.faults.push(fault.at(reader.section_span("bundle"), "only one of them"));
+    }
+    Remote {
+        ca,
+        client_cert,
+        client_key,
+        token_file,
+        username: reader.text("bundle", "username").map(|text| text.value),
+        password_file,
+        poll_s: reader.number("bundle", "poll_s", default.poll_s, limits::REMOTE_POLL_INTERVAL_RANGE),
+        wait_s: reader.number("bundle", "wait_s", default.wait_s, 0..=*limits::REMOTE_WAIT_RANGE.end()),
+    }
 }
 
 /// An address with the words for its place: a span of the file, or the flag it came from.

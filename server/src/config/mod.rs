@@ -43,10 +43,59 @@ pub struct Config {
 /// Which policies are in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bundle {
-    /// Directory of the bundle.
-    pub dir: PathBuf,
+    /// Where bundles come from.
+    pub source: Source,
+    /// Directory of the bundles that are kept.
+    pub store: PathBuf,
+    /// `trust.toml`: whose signatures count. None only where signatures are not asked for.
+    pub trust: Option<PathBuf>,
     /// Whether a bundle without a signature is loaded.
     pub allow_unsigned: bool,
+    /// What a bundle does that is past its end.
+    pub when_stale: WhenStale,
+    /// How many bundles stay in the store.
+    pub keep: usize,
+    /// How a source on the network is reached.
+    pub remote: Remote,
+}
+
+/// How a source on the network is reached; paths only, no secret is ever in here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// Authorities that count beside those of the system, PEM.
+    pub ca: Option<PathBuf>,
+    /// Certificate to show, PEM.
+    pub client_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    pub client_key: Option<PathBuf>,
+    /// File with a bearer token.
+    pub token_file: Option<PathBuf>,
+    /// User name.
+    pub username: Option<String>,
+    /// File with its password.
+    pub password_file: Option<PathBuf>,
+    /// Seconds between two looks.
+    pub poll_s: u64,
+    /// Seconds that an HTTPS server is asked to wait for a change; 0: it is not asked.
+    pub wait_s: u64,
+}
+
+/// Where bundles come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory or a packed bundle in the file system.
+    Local(PathBuf),
+    /// `https://…` or `oci://…`.
+    Remote(String),
+}
+
+/// The choice for a bundle that is past its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenStale {
+    /// It goes on serving, and Status, metrics and log say so.
+    Serve,
+    /// Everything is denied.
+    Deny,
 }
 
 /// Where the process listens.
@@ -142,8 +191,12 @@ pub enum LogFormat {
 /// those of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// `--bundle DIR`
-    pub bundle: Option<PathBuf>,
+    /// `--bundle SOURCE`
+    pub bundle: Option<String>,
+    /// `--store DIR`
+    pub store: Option<PathBuf>,
+    /// `--trust FILE`
+    pub trust: Option<PathBuf>,
     /// `--allow-unsigned`
     pub allow_unsigned: bool,
     /// `--grpc ADDR`, may be given several times; replaces the file's list.
@@ -165,7 +218,24 @@ pub struct Overrides {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            bundle: Bundle { dir: PathBuf::from("bundle"), allow_unsigned: false },
+            bundle: Bundle {
+                source: Source::Local(PathBuf::from("bundle")),
+                store: PathBuf::from("bundle-store"),
+                trust: None,
+                allow_unsigned: false,
+                when_stale: WhenStale::Serve,
+                keep: 10,
+                remote: Remote {
+                    ca: None,
+                    client_cert: None,
+                    client_key: None,
+                    token_file: None,
+                    username: None,
+                    password_file: None,
+                    poll_s: 30,
+                    wait_s: 0,
+                },
+            },
             listen: Listen {
                 grpc: vec![SocketAddr::from(([127, 0, 0, 1], 7411))],
                 uds: None,
@@ -228,8 +298,20 @@ impl Config {
             self.tls.as_ref().map_or_else(|| "none".to_owned(), |tls| show(pick(tls)))
         };
         vec![
-            ("bundle.dir", show(&self.bundle.dir)),
+            ("bundle.source", self.bundle.source.to_string()),
+            ("bundle.store", show(&self.bundle.store)),
+            ("bundle.trust", paths(&self.bundle.trust)),
             ("bundle.allow_unsigned", self.bundle.allow_unsigned.to_string()),
+            ("bundle.when_stale", self.bundle.when_stale.as_str().to_owned()),
+            ("bundle.keep", self.bundle.keep.to_string()),
+            ("bundle.ca", paths(&self.bundle.remote.ca)),
+            ("bundle.client_cert", paths(&self.bundle.remote.client_cert)),
+            ("bundle.client_key", paths(&self.bundle.remote.client_key)),
+            ("bundle.token_file", paths(&self.bundle.remote.token_file)),
+            ("bundle.username", self.bundle.remote.username.clone().unwrap_or_else(|| "none".to_owned())),
+            ("bundle.password_file", paths(&self.bundle.remote.password_file)),
+            ("bundle.poll_s", self.bundle.remote.poll_s.to_string()),
+            ("bundle.wait_s", self.bundle.remote.wait_s.to_string()),
             ("listen.grpc", format!("{:?}", self.listen.grpc)),
             ("listen.uds", paths(&self.listen.uds)),
             ("listen.http", self.listen.http.map_or_else(|| "none".to_owned(), |at| at.to_string())),
@@ -266,6 +348,39 @@ impl Workers {
         match self.count {
             0 => std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(limits::WORKERS_MAX),
             count => count,
+        }
+    }
+}
+
+impl Source {
+    /// Reads a source; a path is relative to `base`.
+    #[must_use]
+    pub fn parse(text: &str, base: &Path) -> Self {
+        match text.split_once("://") {
+            Some((scheme, _)) if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                Self::Remote(text.to_owned())
+            }
+            _ => Self::Local(base.join(text)),
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local(path) => write!(f, "{}", path.display()),
+            Self::Remote(text) => f.write_str(text),
+        }
+    }
+}
+
+impl WhenStale {
+    /// As it stands in the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Serve => "serve",
+            Self::Deny => "deny",
         }
     }
 }

@@ -18,7 +18,25 @@ use crate::limits;
 
 /// Every key of the file, by section, in the order of the reference file.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
-    ("bundle", &["dir", "allow_unsigned"]),
+    (
+        "bundle",
+        &[
+            "source",
+            "store",
+            "trust",
+            "allow_unsigned",
+            "when_stale",
+            "keep",
+            "ca",
+            "client_cert",
+            "client_key",
+            "token_file",
+            "username",
+            "password_file",
+            "poll_s",
+            "wait_s",
+        ],
+    ),
     ("listen", &["grpc", "uds", "http"]),
     ("tls", &["cert", "key", "client_ca"]),
     ("workers", &["count"]),

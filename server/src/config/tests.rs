@@ -59,7 +59,7 @@ fn the_effective_values_name_every_key() {
 #[test]
 fn every_fault_is_reported_at_once_with_place_and_remedy() {
     let text = r#"[bundle]
-dirr = "bundle"
+sourc = "bundle"
 allow_unsigned = "yes"
 
 [listen]
@@ -142,7 +142,7 @@ fn a_key_in_the_wrong_section_is_sent_home() {
 
 #[test]
 fn broken_syntax_does_not_hide_other_faults() {
-    let found = faults("[bundle]\ndir = \n[audit]\nqueue_maxx = 7");
+    let found = faults("[bundle]\nsource = \n[audit]\nqueue_maxx = 7");
     assert!(found.iter().any(|fault| fault.starts_with("this is not TOML")), "{found:?}");
     assert!(found.iter().any(|fault| fault.contains("did you mean `queue_max`?")), "{found:?}");
 }
@@ -160,6 +160,8 @@ fn numbers_in_every_notation_are_read_and_bounded() {
 fn flags_override_the_file_and_their_faults_are_reported_beside_its() {
     let flags = Overrides {
         bundle: Some("other".into()),
+        store: Some("kept".into()),
+        trust: None,
         allow_unsigned: true,
         grpc: vec!["127.0.0.1:9".into()],
         uds: Some("x.sock".into()),
@@ -169,9 +171,11 @@ fn flags_override_the_file_and_their_faults_are_reported_beside_its() {
         log_format: Some("json".into()),
         log_filter: Some("debug".into()),
     };
-    let text = "[bundle]\ndir = \"b\"\n[workers]\ncount = 1";
+    let text = "[bundle]\nsource = \"b\"\n[workers]\ncount = 1";
     let config = Config::parse("cardea.toml", text, Path::new("/etc/cardea"), &flags).unwrap();
-    assert_eq!(config.bundle, Bundle { dir: "other".into(), allow_unsigned: true });
+    assert_eq!(config.bundle.source, Source::Local("other".into()));
+    assert!(config.bundle.allow_unsigned);
+    assert_eq!(config.bundle.store, PathBuf::from("kept"));
     assert_eq!(config.listen.grpc, ["127.0.0.1:9".parse().unwrap()]);
     assert_eq!(config.listen.uds, Some("x.sock".into()));
     assert_eq!(config.listen.http, Some("127.0.0.1:10".parse().unwrap()));
@@ -190,12 +194,32 @@ fn flags_override_the_file_and_their_faults_are_reported_beside_its() {
 }
 
 #[test]
+fn a_source_is_a_path_or_a_place_on_the_network() {
+    let source = |text: &str| {
+        let text = format!("[bundle]\nsource = \"{text}\"");
+        Config::parse("c", &text, Path::new("/etc/cardea"), &Overrides::default()).unwrap().bundle.source
+    };
+    assert_eq!(source("b.cardea"), Source::Local("/etc/cardea/b.cardea".into()));
+    assert_eq!(source("/b"), Source::Local("/b".into()));
+    assert_eq!(source("https://h/b"), Source::Remote("https://h/b".into()));
+    assert_eq!(source("oci://h/b:1"), Source::Remote("oci://h/b:1".into()));
+}
+
+#[test]
+fn signatures_are_asked_for_or_they_are_not() {
+    let both = "[bundle]\ntrust = \"trust.toml\"\nallow_unsigned = true";
+    let faults = Config::parse("c", both, Path::new(""), &Overrides::default()).unwrap_err();
+    assert!(faults.all()[0].to_string().contains("are both set"), "{faults}");
+}
+
+#[test]
 fn paths_are_relative_to_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("cardea.toml");
     std::fs::write(&file, "[audit]\ndir = \"/var/records\"").unwrap();
     let config = Config::load(&file, &Overrides::default()).unwrap();
-    assert_eq!(config.bundle.dir, dir.path().join("bundle"));
+    assert_eq!(config.bundle.source, Source::Local(dir.path().join("bundle")));
+    assert_eq!(config.bundle.store, dir.path().join("bundle-store"));
     assert_eq!(config.audit.dir, PathBuf::from("/var/records"));
 }
 

@@ -203,6 +203,7 @@ pub fn reason_code(code: ReasonCode) -> v1::ReasonCode {
         ReasonCode::NoIdentity => v1::ReasonCode::NoIdentity,
         ReasonCode::AuditFull => v1::ReasonCode::AuditFull,
         ReasonCode::NoPolicy => v1::ReasonCode::NoPolicy,
+        ReasonCode::PolicyStale => v1::ReasonCode::PolicyStale,
         ReasonCode::TokenExpired => v1::ReasonCode::TokenExpired,
         ReasonCode::StateFull => v1::ReasonCode::StateFull,
     }

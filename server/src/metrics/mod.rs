@@ -9,11 +9,13 @@
 
 mod decisions;
 mod histogram;
+mod shadow;
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use decisions::{ActionLabel, ActionLabels, Cell, Decisions, Labels};
+pub use shadow::ShadowMetrics;
 
 /// Result label of what either took effect or was refused.
 #[derive(Debug)]
@@ -52,6 +54,8 @@ pub struct Metrics {
     pub snapshot_revision: Gauge,
     /// Policies in the snapshot in force.
     pub snapshot_policies: Gauge,
+    /// 1 while the bundle in force is past its end.
+    pub snapshot_stale: Gauge,
     /// Bundle changes taken in or refused.
     pub reloads: Outcome,
     /// Sessions in memory.
@@ -80,6 +84,8 @@ pub struct Metrics {
     pub tls_reloads: Outcome,
     /// End of the server certificate's life, Unix seconds.
     pub tls_not_after: Gauge,
+    /// What the shadow does.
+    pub shadow: ShadowMetrics,
     /// Panics caught; each is a bug.
     pub panics: Counter,
     prometheus: PrometheusHandle,
@@ -113,6 +119,7 @@ impl Metrics {
             policy_errors: counter!("cardea_policy_errors_total"),
             snapshot_revision: gauge!("cardea_snapshot_revision"),
             snapshot_policies: gauge!("cardea_snapshot_policies"),
+            snapshot_stale: gauge!("cardea_snapshot_stale"),
             reloads: Outcome {
                 ok: counter!("cardea_reloads_total", "result" => "ok"),
                 refused: counter!("cardea_reloads_total", "result" => "refused"),
@@ -143,6 +150,7 @@ impl Metrics {
                 refused: counter!("cardea_tls_reloads_total", "result" => "refused"),
             },
             tls_not_after: gauge!("cardea_tls_not_after_timestamp_seconds"),
+            shadow: ShadowMetrics::register(),
             panics: counter!("cardea_panics_total"),
             prometheus,
         }
@@ -158,6 +166,7 @@ fn describe() {
         "Revision of the snapshot in force; 0 without one"
     );
     describe_gauge!("cardea_snapshot_policies", Unit::Count, "Policies in the snapshot in force");
+    describe_gauge!("cardea_snapshot_stale", Unit::Count, "1 while the bundle in force is past its end");
     describe_counter!("cardea_reloads_total", Unit::Count, "Bundle changes, by whether they took effect");
     describe_gauge!("cardea_sessions", Unit::Count, "Sessions in memory");
     describe_gauge!("cardea_risk_subjects", Unit::Count, "Subjects with a risk in memory");
@@ -189,6 +198,7 @@ fn describe() {
         "End of the server certificate's life, Unix time"
     );
     describe_counter!("cardea_panics_total", Unit::Count, "Panics caught; each is a bug");
+    ShadowMetrics::describe();
 }
 
 #[cfg(test)]

@@ -195,10 +195,19 @@ pub(crate) fn reason_text<'t>(
     verdict: &'t Verdict,
     snapshot: Option<&'t Snapshot>,
 ) -> &'t str {
+    reason_words(reason, verdict.message(), snapshot)
+}
+
+/// As [`reason_text`], where the verdict itself is gone; `message` is the one that it had.
+pub(crate) fn reason_words<'t>(
+    reason: Reason,
+    message: Option<&'t str>,
+    snapshot: Option<&'t Snapshot>,
+) -> &'t str {
     let by_policy = reason.policy.and_then(|at| snapshot?.policy(at)?.reason.as_deref());
     // An errored policy's reason speaks of a condition that nobody knows to hold.
     let by_policy = by_policy.filter(|_| reason.code != ReasonCode::PolicyErrored);
-    by_policy.or_else(|| verdict.message()).unwrap_or_else(|| reason.code.sentence())
+    by_policy.or(message).unwrap_or_else(|| reason.code.sentence())
 }
 
 fn evidence(evidence: &cardea_core::verdict::Evidence) -> record::Evidence {

@@ -17,7 +17,7 @@ use cardea_core::facts::Facts;
 use cardea_core::reason::ReasonCode;
 use cardea_core::time::Now;
 use cardea_core::verdict::Verdict;
-use cardea_policy_store::fragment::Group;
+use cardea_policy_store::fragment::{Group, Needs};
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_policy_store::store::PolicyStore;
 use smallvec::SmallVec;
@@ -27,11 +27,13 @@ use uuid::Uuid;
 use crate::audit::record::{Body, SessionRecord};
 use crate::audit::{Audit, Place};
 use crate::clock::Clock;
+use crate::config::WhenStale;
 use crate::metrics::{ActionLabels, Cell, Labels, Metrics};
+use crate::shadow::{Occasion, Sample, Shadow};
 use crate::state::{Learned, State};
 
-pub(crate) use entry::reason_text;
 pub use entry::{Seen, entity};
+pub(crate) use entry::{reason_text, reason_words};
 
 /// Where attempts come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,8 @@ pub struct Pipeline {
     replayable: bool,
     /// Metric labels of the actions of one revision.
     actions: ArcSwap<(u64, ActionLabels)>,
+    when_stale: WhenStale,
+    shadow: Shadow,
 }
 
 /// A door could not make an attempt of what it was sent; what it saw goes into the record.
@@ -115,9 +119,11 @@ impl Pipeline {
         audit: Arc<Audit>,
         metrics: Arc<Metrics>,
         clock: Clock,
+        when_stale: WhenStale,
     ) -> Self {
         let actions = ArcSwap::from_pointee((0, ActionLabels::default()));
-        Self { policy, state, audit, metrics, clock, replayable: false, actions }
+        let shadow = Shadow::new(Arc::clone(&metrics));
+        Self { policy, state, audit, metrics, clock, replayable: false, actions, when_stale, shadow }
     }
 
     /// Whether records hold what it takes to judge the attempt again: the request and every fact that a candidate
@@ -146,6 +152,9 @@ impl Pipeline {
         let current = self.policy.snapshot();
         let (made, seen) = match &current {
             None => (Err(Verdict::deny(ReasonCode::NoPolicy)), Seen::default()),
+            Some(snapshot) if self.when_stale == WhenStale::Deny && snapshot.is_stale(now.wall_ms) => {
+                (Err(Verdict::deny(ReasonCode::PolicyStale)), Seen::default())
+            }
             Some(snapshot) => match attempt(snapshot) {
                 Ok(attempt) => (Ok(attempt), Seen::default()),
                 Err(refused) => {
@@ -153,17 +162,26 @@ impl Pipeline {
                 }
             },
         };
+        let id = decision_id(now);
+        let sampled = self.shadow.picks();
         let (verdict, basis, attempt) = match (made, &current) {
             (Ok(attempt), Some(snapshot)) => {
-                let (verdict, basis) = self.decide(snapshot, &attempt, now);
+                let (verdict, basis, facts) = self.decide(snapshot, &attempt, now, sampled);
+                let kept = self.replayable.then(|| (facts.clone(), now));
+                if sampled {
+                    self.sample(Occasion { id, door, now }, snapshot, &attempt, facts, &verdict);
+                }
+                let basis = Basis { facts: kept, ..basis };
                 (verdict, basis, Some(attempt))
             }
             (Err(verdict), _) => {
+                if sampled {
+                    self.shadow.count_unread();
+                }
                 (verdict, Basis { state_version: self.state.version(), ..Basis::default() }, None)
             }
             (Ok(_), None) => (Verdict::deny(ReasonCode::NoPolicy), Basis::default(), None),
         };
-        let id = decision_id(now);
         let elapsed_ns = self.clock.mono_ns().saturating_sub(now.mono_ns);
         self.count(door, current.as_deref(), attempt.as_ref(), &verdict, elapsed_ns);
         let said = answer(&Judgement {
@@ -197,9 +215,16 @@ impl Pipeline {
         said
     }
 
-    fn decide(&self, snapshot: &Snapshot, attempt: &Attempt, now: Now) -> (Verdict, Basis) {
+    fn decide(
+        &self,
+        snapshot: &Snapshot,
+        attempt: &Attempt,
+        now: Now,
+        sampled: bool,
+    ) -> (Verdict, Basis, Facts) {
         let question = Question::new(snapshot, attempt);
-        let Weighed { verdict, facts, learned } = weigh(&self.state, &question, now);
+        let also = if sampled { Needs::every() } else { Needs::default() };
+        let Weighed { verdict, facts, learned } = weigh(&self.state, &question, also, now);
         if let Some(Learned { session, version, change }) = learned {
             let change = SessionRecord {
                 session_id: session.id.clone(),
@@ -211,8 +236,26 @@ impl Pipeline {
             self.record(Body::Session(change), now);
         }
         let basis = Basis::of(&question, &facts, now);
-        let facts = self.replayable.then_some((facts, now));
-        (verdict, Basis { facts, ..basis })
+        (verdict, basis, facts)
+    }
+
+    /// Hands a decided attempt to the shadow: shared pieces only, and no wait.
+    #[cold]
+    fn sample(
+        &self,
+        occasion: Occasion,
+        snapshot: &Arc<Snapshot>,
+        attempt: &Attempt,
+        facts: Facts,
+        verdict: &Verdict,
+    ) {
+        self.shadow.offer(Box::new(Sample {
+            occasion,
+            snapshot: Arc::clone(snapshot),
+            attempt: attempt.clone(),
+            facts,
+            answer: verdict.into(),
+        }));
     }
 
     /// Deny for want of a place in the audit queue; the only verdict without a record, and counted.
@@ -279,10 +322,22 @@ impl Pipeline {
         self.clock.now()
     }
 
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// What this node knows.
     #[must_use]
     pub fn state(&self) -> &Arc<State> {
         &self.state
+    }
+
+    /// What a bundle does that is past its end.
+    #[must_use]
+    pub fn when_stale(&self) -> WhenStale {
+        self.when_stale
     }
 
     /// The policy.
@@ -295,6 +350,12 @@ impl Pipeline {
     #[must_use]
     pub fn audit(&self) -> &Arc<Audit> {
         &self.audit
+    }
+
+    /// The candidate beside the bundle in force.
+    #[must_use]
+    pub fn shadow(&self) -> &Shadow {
+        &self.shadow
     }
 
     /// The metrics.
@@ -313,9 +374,10 @@ pub(crate) struct Weighed {
 }
 
 /// Gathers, decides and notes one attempt in its session's behaviour: the one path, for callers and for scenarios.
+/// `also` are facts that somebody else will read.
 #[inline]
-pub(crate) fn weigh(state: &State, question: &Question<'_>, now: Now) -> Weighed {
-    let (facts, learned) = state.gather(question, now);
+pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
+    let (facts, learned) = state.gather(question, also, now);
     let verdict = decide(question, &facts, now);
     // What was disqualified neither keeps a session awake nor counts against its owner.
     if verdict.policy_was_asked() {
@@ -342,7 +404,9 @@ impl Basis {
             let used = Group::ALL.into_iter().filter(|group| needs.reads_any(*group));
             used.filter_map(|group| Some((group, facts.age_ms(group, question.attempt(), now)?))).collect()
         };
-        let risk = facts.hops.last().and_then(|hop| hop.risk.as_deref()).map(|risk| risk.score(now));
+        // What was gathered for a shadow is none of the caller's business.
+        let risk = facts.hops.last().filter(|_| needs.reads_any(Group::Risk));
+        let risk = risk.and_then(|hop| hop.risk.as_deref()).map(|risk| risk.score(now));
         Self { state_version: facts.state_version, ages, risk, facts: None }
     }
 }

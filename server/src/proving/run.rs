@@ -11,6 +11,7 @@ use std::time::Duration;
 use cardea_core::decide::{Question, outcomes};
 use cardea_policy_store::engine::Uid;
 use cardea_policy_store::fault::{Fault, Faults};
+use cardea_policy_store::fragment::Needs;
 use cardea_policy_store::load::{self, Files};
 use cardea_policy_store::snapshot::Snapshot;
 use serde_json::Value;
@@ -265,7 +266,7 @@ impl Player<'_> {
         let attempt = told::attempt(&message, self.snapshot);
         let attempt = attempt.map_err(|fault| undone(fault.message, ASK_THE_SCHEMA))?;
         let question = Question::new(self.snapshot, &attempt);
-        let Weighed { verdict, facts, .. } = weigh(&self.state, &question, now);
+        let Weighed { verdict, facts, .. } = weigh(&self.state, &question, Needs::default(), now);
         let said = outcomes(&question, &facts, now);
         self.coverage.see(&said);
         let got = Got::of(&verdict, self.snapshot);

@@ -10,7 +10,7 @@ use cardea_core::decide::Question;
 use cardea_core::facts::{Behavior, Facts, HopFacts, SessionFacts};
 use cardea_core::session::{Session, Status};
 use cardea_core::time::Now;
-use cardea_policy_store::fragment::Group;
+use cardea_policy_store::fragment::{Group, Needs};
 use cardea_policy_store::settings::Settings;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
@@ -34,13 +34,14 @@ pub struct Learned {
 type Subjects = SmallVec<[Option<Subject>; 2]>;
 
 impl State {
-    /// What this node knows about the question, and what it learned from the attempt's token.
+    /// What this node knows about the question, and what it learned from the attempt's token. `also` are facts that
+    /// somebody else than the question will read.
     #[must_use]
-    pub fn gather(&self, question: &Question<'_>, now: Now) -> (Facts, Option<Learned>) {
+    pub fn gather(&self, question: &Question<'_>, also: Needs, now: Now) -> (Facts, Option<Learned>) {
         // Read first: what is read after it is at least this new.
         let state_version = self.version();
         let attempt = question.attempt();
-        let reads_risk = question.needs().reads_any(Group::Risk);
+        let reads_risk = question.needs().with(also).reads_any(Group::Risk);
         let subjects: Subjects = attempt.hops().map(|hop| self.subjects.get(hop)).collect();
         let hops = subjects
             .iter()

@@ -10,6 +10,7 @@ use cardea_core::reason::ReasonCode;
 use cardea_core::risk::{RiskKind, RiskSignal};
 use cardea_core::session::{Change as SessionEvent, Status};
 use cardea_core::verdict::{Decision, Verdict};
+use cardea_policy_store::fragment::Needs;
 use cardea_policy_store::load;
 use cardea_policy_store::snapshot::Snapshot;
 use proptest::prelude::*;
@@ -69,7 +70,7 @@ fn attempt(snapshot: &Snapshot, agent: &str, session_id: &str, token: Option<Tok
 
 fn judge(state: &State, snapshot: &Snapshot, attempt: &Attempt, now: Now) -> Verdict {
     let question = Question::new(snapshot, attempt);
-    let (facts, _) = state.gather(&question, now);
+    let (facts, _) = state.gather(&question, Needs::default(), now);
     decide(&question, &facts, now)
 }
 
@@ -89,7 +90,7 @@ fn risk(state: &State, of: Uid, severity: u8, now: Now) -> Result<(Outcome, u64)
 }
 
 fn says_changed(state: &State, snapshot: &Snapshot, attempt: &Attempt) -> bool {
-    let facts = state.gather(&Question::new(snapshot, attempt), at(6)).0;
+    let facts = state.gather(&Question::new(snapshot, attempt), Needs::default(), at(6)).0;
     let SessionFacts::Known(session, _) = facts.session else { panic!("the session is known") };
     session.credential_changed
 }

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 use super::*;
 use crate::audit::record::{
     Basis, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HopVerdict, LINE_BYTES_MAX,
-    Reason, Replay, ReplayFact, SignalRecord, VALUE_DEPTH_MAX, Value,
+    Reason, Replay, ReplayFact, ShadowAnswer, ShadowRecord, SignalRecord, VALUE_DEPTH_MAX, Value,
 };
 
 fn text() -> impl Strategy<Value = SmolStr> + Clone {
@@ -95,18 +95,45 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn shadow_answer()(
+        (revision, digest, decision, lease_ms) in (any::<u64>(), text(), answer(), any::<u32>()),
+        (reasons, determining_policies) in (vec(reason(), 0..3), vec(text(), 0..3)),
+        (step_up, obligations) in (vec(text(), 0..3), vec(text(), 0..3)),
+    ) -> ShadowAnswer {
+        ShadowAnswer { revision, digest, decision, reasons, determining_policies, step_up, obligations, lease_ms }
+    }
+}
+
+prop_compose! {
+    fn shadow()(
+        (decision_id, door, session_id) in (text(), text(), text()),
+        (principal, action, resource) in (entity(), entity(), entity()),
+        effect in prop_oneof![
+            Just(v1::ShadowEffect::Widened), Just(v1::ShadowEffect::Tightened), Just(v1::ShadowEffect::Changed)
+        ],
+        (in_force, candidate) in (shadow_answer(), shadow_answer()),
+    ) -> ShadowRecord {
+        ShadowRecord {
+            decision_id, door, principal, action, resource, session_id, effect, in_force, candidate,
+        }
+    }
+}
+
+prop_compose! {
     fn other()(
-        pick in 0..4,
+        pick in 0..5,
         (a, b, c, d, e) in (text(), text(), text(), text(), text()),
         principal in option::of(entity()),
         n in any::<u64>(),
+        shadow in shadow(),
     ) -> Body {
         match pick {
             0 => Body::Signal(SignalRecord {
                 subject: principal, kind: a, source: b, outcome: c, state_version: n, reason: d, session_id: e,
             }),
             1 => Body::Session(SessionRecord { session_id: a, principal, change: b, state_version: n, reason: c }),
-            2 => Body::Bundle(BundleRecord { change: a, name: b, revision: n, digest: c, reason: d }),
+            2 => Body::Bundle(BundleRecord { change: a, name: b, revision: n, digest: c, reason: d, asked_by: e }),
+            3 => Body::Shadow(Box::new(shadow)),
             _ => Body::Gap(GapRecord { lost: n }),
         }
     }

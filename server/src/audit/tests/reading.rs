@@ -182,6 +182,7 @@ async fn matching(filter: v1::RecordFilter) -> Vec<u64> {
         revision: 1,
         digest: "".into(),
         reason: "".into(),
+        asked_by: "".into(),
     };
     for body in [
         decision(Allow, "a", "read", "grpc"),

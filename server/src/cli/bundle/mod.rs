@@ -1,15 +1,32 @@
 //! `cardea bundle`: one file per command.
 
+mod activate;
+mod build;
 mod check;
 mod diff;
+mod fmt;
+mod init;
+mod inspect;
+mod keygen;
+mod list;
 mod matrix;
+mod network;
+mod node;
+mod output;
+mod promote;
+mod pull;
+mod push;
+mod rollback;
+mod shadow;
 mod test;
+mod verify;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use cardea_policy_store::fault::Faults;
+use cardea_policy_store::fault::{Fault, Faults};
 use cardea_policy_store::load::{self, Files};
+use cardea_policy_store::pack::{PACKED_BYTES_MAX, Packed};
 use clap::Subcommand;
 
 use super::drawn::drawn;
@@ -17,7 +34,11 @@ use super::exit;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BundleCommand {
-    /// Validate a bundle strictly against its schema and say what is wrong, where, and what to do.
+    /// Start a small working bundle, with tests and a pipeline.
+    ///
+    /// Exit code 0: done; 2: could not run.
+    Init(init::InitArgs),
+    /// Validate a bundle strictly, and find what it surely does not mean: the place, the fault, and what to do.
     ///
     /// Exit code 0: fine; 1: findings; 2: could not run.
     Check(check::CheckArgs),
@@ -34,20 +55,77 @@ pub(super) enum BundleCommand {
     ///
     /// Exit code 0: fine; 1: something changes that --fail-on names; 2: could not run.
     Diff(diff::DiffArgs),
+    /// Format the policies of a bundle.
+    ///
+    /// Exit code 0: done, or with --check nothing to do; 1: findings; 2: could not run.
+    Fmt(fmt::FmtArgs),
+    /// Pack a bundle's directory into one file that can be signed.
+    ///
+    /// The same directory gives the same bytes on every machine and every day, so anybody can build it again and compare.
+    /// Exit code 0: built; 1: the bundle has faults; 2: could not run.
+    Build(build::BuildArgs),
+    /// Make a key that signs bundles, and the entry for trust.toml that trusts it.
+    ///
+    /// Exit code 0: made; 2: could not run.
+    Keygen(keygen::KeygenArgs),
+    /// Verify a packed bundle as a node would: signature, evidence, times, content.
+    ///
+    /// Exit code 0: it may serve; 1: it may not; 2: could not run.
+    Verify(verify::VerifyArgs),
+    /// Show what a packed bundle holds: its manifest, its files, its signature. Believes and verifies nothing.
+    ///
+    /// Exit code 0: shown; 1: it is no packed bundle; 2: could not run.
+    Inspect(inspect::InspectArgs),
+    /// Publish a packed bundle to an OCI registry or an HTTPS server.
+    ///
+    /// Exit code 0: published; 2: could not run.
+    Push(push::PushArgs),
+    /// Fetch a packed bundle from an OCI registry or an HTTPS server. Believes nothing: verify it next.
+    ///
+    /// Exit code 0: fetched; 2: could not run.
+    Pull(pull::PullArgs),
+    /// List the revisions that a running node has.
+    ///
+    /// Exit code 0: listed; 2: could not run.
+    List(list::ListArgs),
+    /// Put a revision from a running node's store in force.
+    ///
+    /// Exit code 0: it is in force; 1: the node refused; 2: could not run.
+    Activate(activate::ActivateArgs),
+    /// Evaluate a candidate beside the bundle in force of a running node, on live attempts.
+    #[command(subcommand)]
+    Shadow(shadow::ShadowCommand),
+    /// Put the candidate of the shadow in force.
+    ///
+    /// Exit code 0: it is in force; 1: the node refused; 2: could not run.
+    Promote(promote::PromoteArgs),
+    /// Go back to the content of an earlier revision, under a new and higher one.
+    ///
+    /// With a packed bundle it makes a new one to sign and publish; with --node a running node goes back by itself.
+    /// Exit code 0: done; 1: refused; 2: could not run.
+    Rollback(rollback::RollbackArgs),
 }
 
 pub(super) fn run(command: &BundleCommand) -> ExitCode {
     match command {
+        BundleCommand::Init(args) => init::run(args),
         BundleCommand::Check(args) => check::run(args),
         BundleCommand::Test(args) => test::run(args),
         BundleCommand::Matrix(args) => matrix::run(args),
         BundleCommand::Diff(args) => diff::run(args),
+        BundleCommand::Fmt(args) => fmt::run(args),
+        BundleCommand::Build(args) => build::run(args),
+        BundleCommand::Keygen(args) => keygen::run(args),
+        BundleCommand::Verify(args) => verify::run(args),
+        BundleCommand::Inspect(args) => inspect::run(args),
+        BundleCommand::Push(args) => push::run(args),
+        BundleCommand::Pull(args) => pull::run(args),
+        BundleCommand::List(args) => list::run(args),
+        BundleCommand::Activate(args) => activate::run(args),
+        BundleCommand::Shadow(args) => shadow::run(args),
+        BundleCommand::Promote(args) => promote::run(args),
+        BundleCommand::Rollback(args) => rollback::run(args),
     }
-}
-
-/// The files of a bundle in either form.
-pub(super) fn open(path: &Path) -> Result<Files, Faults> {
-    load::read_directory(path)
 }
 
 /// Says why a bundle cannot be used, and ends the command.
@@ -61,4 +139,27 @@ fn cannot_open(path: &Path, faults: &Faults) -> ExitCode {
         eprintln!("{}: {} faults; the bundle cannot be used", path.display(), faults.list().len());
     }
     ExitCode::from(exit::COULD_NOT_RUN)
+}
+
+/// Reads a bundle in either form, without asking who signed it.
+pub(super) fn open(path: &Path) -> Result<Files, Faults> {
+    if !path.is_file() {
+        return load::read_directory(path);
+    }
+    let unpacked = packed(path)?.unpack().map_err(|error| Fault::new(path, error.to_string()))?;
+    Ok(unpacked.files)
+}
+
+/// Reads a packed bundle, without unpacking it.
+fn packed(path: &Path) -> Result<Packed, Fault> {
+    let unreadable = |error: std::io::Error| {
+        Fault::new(path, format!("cannot be read: {error}"))
+            .help("name a packed bundle; `cardea bundle build` makes one of a directory")
+    };
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > PACKED_BYTES_MAX as u64 {
+        return Err(Fault::new(path, format!("has {size} bytes, too many for a packed bundle")));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    Packed::split(bytes).map_err(|error| Fault::new(path, error.to_string()))
 }

@@ -13,7 +13,8 @@ macro_rules! example {
     };
 }
 
-/// Every file of `examples/agents` that makes the bundle, by its path within it.
+/// Every file of `examples/agents` that makes the bundle, by its path within it. Not its scenarios: the demo plays the
+/// stories itself, over gRPC.
 const FILES: [(&str, &str); 11] = [
     example!("bundle.toml"),
     example!("schema.cedarschema"),

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cardea_core::decide::Question;
 use cardea_core::verdict::Decision;
+use cardea_policy_store::fragment::Needs;
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_proto::v1;
 use serde::Serialize;
@@ -268,7 +269,7 @@ fn cell(snapshot: &Snapshot, situations: &Situations, key: &Key) -> Result<Answe
         }
     }
     let question = Question::new(snapshot, &attempt);
-    Ok(Answer::of(Got::of(&weigh(&state, &question, now).verdict, snapshot)))
+    Ok(Answer::of(Got::of(&weigh(&state, &question, Needs::default(), now).verdict, snapshot)))
 }
 
 /// What the enforcement point sends: what the situations say, and neutral values for what must be there.
