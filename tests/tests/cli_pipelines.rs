@@ -19,7 +19,7 @@ fn commands(file: &str) -> Result<Vec<Vec<String>>> {
     let starts = lines.filter_map(|line| Some(line.split_once("cardea bundle ")?.1));
     Ok(starts
         .map(|rest| {
-            let own = rest.split([">", "||", "&&", ";"].as_slice()).next().unwrap_or(rest);
+            let own = rest.split(['>', '|', '&', ';']).next().unwrap_or(rest);
             own.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned()).collect()
         })
         .collect())

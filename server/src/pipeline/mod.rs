@@ -167,11 +167,9 @@ impl Pipeline {
         let (verdict, basis, attempt) = match (made, &current) {
             (Ok(attempt), Some(snapshot)) => {
                 let (verdict, basis, facts) = self.decide(snapshot, &attempt, now, sampled);
-                let kept = self.replayable.then(|| (facts.clone(), now));
                 if sampled {
                     self.sample(Occasion { id, door, now }, snapshot, &attempt, facts, &verdict);
                 }
-                let basis = Basis { facts: kept, ..basis };
                 (verdict, basis, Some(attempt))
             }
             (Err(verdict), _) => {
@@ -236,7 +234,8 @@ impl Pipeline {
             self.record(Body::Session(change), now);
         }
         let basis = Basis::of(&question, &facts, now);
-        (verdict, basis, facts)
+        let replay = self.replayable.then(|| (facts.clone(), now));
+        (verdict, Basis { facts: replay, ..basis }, facts)
     }
 
     /// Hands a decided attempt to the shadow: shared pieces only, and no wait.
@@ -374,7 +373,6 @@ pub(crate) struct Weighed {
 }
 
 /// Gathers, decides and notes one attempt in its session's behaviour: the one path, for callers and for scenarios.
-/// `also` are facts that somebody else will read.
 #[inline]
 pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
     let (facts, learned) = state.gather(question, also, now);

@@ -18,6 +18,7 @@ mod pull;
 mod push;
 mod rollback;
 mod shadow;
+mod sign;
 mod test;
 mod verify;
 
@@ -29,8 +30,8 @@ use cardea_policy_store::load::{self, Files};
 use cardea_policy_store::pack::{PACKED_BYTES_MAX, Packed};
 use clap::Subcommand;
 
-use super::drawn::drawn;
-use super::exit;
+use crate::cli::drawn::drawn;
+use crate::cli::exit;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BundleCommand {
@@ -42,23 +43,22 @@ pub(super) enum BundleCommand {
     ///
     /// Exit code 0: fine; 1: findings; 2: could not run.
     Check(check::CheckArgs),
-    /// Play the bundle's scenarios (tests/**/*.yaml) and say what came out otherwise than expected.
-    ///
-    /// Also tells which policies the scenarios never saw satisfied, and never saw fail. Exit code 0: everything as
-    /// expected; 1: findings, or no tests; 2: could not run.
-    Test(test::TestArgs),
-    /// Print the table of verdicts, principal × action × resource, or hold it to its snapshot file.
-    ///
-    /// Exit code 0: fine; 1: a cell differs from the snapshot; 2: could not run.
-    Matrix(matrix::MatrixArgs),
-    /// Say what changes between two bundles, in words and in verdicts, over the matrix and over recorded decisions.
-    ///
-    /// Exit code 0: fine; 1: something changes that --fail-on names; 2: could not run.
-    Diff(diff::DiffArgs),
     /// Format the policies of a bundle.
     ///
     /// Exit code 0: done, or with --check nothing to do; 1: findings; 2: could not run.
     Fmt(fmt::FmtArgs),
+    /// Play the scenarios of a bundle and compare the verdicts with what they expect.
+    ///
+    /// Exit code 0: all as expected; 1: findings; 2: could not run.
+    Test(test::TestArgs),
+    /// Print the verdict for every principal, action and resource, as a snapshot that a review can read.
+    ///
+    /// Exit code 0: fine; 1: cells changed; 2: could not run.
+    Matrix(matrix::MatrixArgs),
+    /// Tell what changes between two bundles, in words and in verdicts.
+    ///
+    /// Exit code 0: fine; 1: a change that --fail-on names; 2: could not run.
+    Diff(diff::DiffArgs),
     /// Pack a bundle's directory into one file that can be signed.
     ///
     /// The same directory gives the same bytes on every machine and every day, so anybody can build it again and compare.
@@ -68,6 +68,10 @@ pub(super) enum BundleCommand {
     ///
     /// Exit code 0: made; 2: could not run.
     Keygen(keygen::KeygenArgs),
+    /// Prove a packed bundle and sign it with the evidence.
+    ///
+    /// Exit code 0: signed; 1: the evidence is not good enough to sign; 2: could not run.
+    Sign(sign::SignArgs),
     /// Verify a packed bundle as a node would: signature, evidence, times, content.
     ///
     /// Exit code 0: it may serve; 1: it may not; 2: could not run.
@@ -110,12 +114,13 @@ pub(super) fn run(command: &BundleCommand) -> ExitCode {
     match command {
         BundleCommand::Init(args) => init::run(args),
         BundleCommand::Check(args) => check::run(args),
+        BundleCommand::Fmt(args) => fmt::run(args),
         BundleCommand::Test(args) => test::run(args),
         BundleCommand::Matrix(args) => matrix::run(args),
         BundleCommand::Diff(args) => diff::run(args),
-        BundleCommand::Fmt(args) => fmt::run(args),
         BundleCommand::Build(args) => build::run(args),
         BundleCommand::Keygen(args) => keygen::run(args),
+        BundleCommand::Sign(args) => sign::run(args),
         BundleCommand::Verify(args) => verify::run(args),
         BundleCommand::Inspect(args) => inspect::run(args),
         BundleCommand::Push(args) => push::run(args),
@@ -128,19 +133,6 @@ pub(super) fn run(command: &BundleCommand) -> ExitCode {
     }
 }
 
-/// Says why a bundle cannot be used, and ends the command.
-fn cannot_open(path: &Path, faults: &Faults) -> ExitCode {
-    #[expect(clippy::print_stderr, reason = "a command speaks on its standard streams")]
-    for fault in faults.list() {
-        eprint!("{}", drawn(fault));
-    }
-    #[expect(clippy::print_stderr, reason = "a command speaks on its standard streams")]
-    {
-        eprintln!("{}: {} faults; the bundle cannot be used", path.display(), faults.list().len());
-    }
-    ExitCode::from(exit::COULD_NOT_RUN)
-}
-
 /// Reads a bundle in either form, without asking who signed it.
 pub(super) fn open(path: &Path) -> Result<Files, Faults> {
     if !path.is_file() {
@@ -148,6 +140,16 @@ pub(super) fn open(path: &Path) -> Result<Files, Faults> {
     }
     let unpacked = packed(path)?.unpack().map_err(|error| Fault::new(path, error.to_string()))?;
     Ok(unpacked.files)
+}
+
+/// Says why a bundle cannot be used, and ends the command.
+#[expect(clippy::print_stderr, reason = "a command speaks on its standard streams")]
+fn cannot_open(path: &Path, faults: &Faults) -> ExitCode {
+    for fault in faults.list() {
+        eprint!("{}", drawn(fault));
+    }
+    eprintln!("{}: {} faults; the bundle cannot be used", path.display(), faults.list().len());
+    ExitCode::from(exit::COULD_NOT_RUN)
 }
 
 /// Reads a packed bundle, without unpacking it.
