@@ -123,6 +123,38 @@ fn a_widening_stands_first_and_fails_where_it_must() -> Result<()> {
 }
 
 #[test]
+fn a_changed_template_and_its_links_are_told() -> Result<()> {
+    let (old, new) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let template =
+        "@id(\"linked\") permit (principal == ?principal, action == Action::\"write\", resource);\n";
+    let link = |id: &str, who: &str| {
+        format!("{{\"template_id\":\"linked\",\"link_id\":\"{id}\",\"args\":{{\"?principal\":\"{who}\"}}}}")
+    };
+    let ann = link("for-ann", "User::\\\"ann\\\"");
+    let stranger = link("for-all", "User::\\\"stranger\\\"");
+    for (dir, text, links) in [
+        (old.path(), template.to_owned(), format!("[{ann}]")),
+        (
+            new.path(),
+            template.replace("resource);", "resource) when { context.risk.score < 50 };"),
+            format!("[{ann},{stranger}]"),
+        ),
+    ] {
+        bundle::copy_web(dir)?;
+        fs::write(dir.join("policies/linked.cedar"), text)?;
+        fs::write(dir.join("links.json"), links)?;
+    }
+    let finished = diff(old.path(), new.path(), &["--format", "json", "--fail-on", "widening"])?;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    let at = json(&finished)?;
+    assert_eq!(at("/words/templates/changed/0/parts"), serde_json::json!(["condition"]));
+    assert_eq!(at("/words/links/names"), serde_json::json!(["+ for-all"]));
+    assert_eq!(at("/words/policies/added"), serde_json::json!(["for-all"]));
+    assert_eq!(at("/matrix/groups/0/new/policies"), serde_json::json!(["for-all"]));
+    Ok(())
+}
+
+#[test]
 fn an_allow_that_loses_its_obligation_is_a_widening() -> Result<()> {
     let dir = tempfile::tempdir()?;
     bundle::copy_web(dir.path())?;
