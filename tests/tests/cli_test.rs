@@ -47,8 +47,9 @@ fn the_example_is_proven_whole() -> Result<()> {
     let finished = test(&example, &["--min-coverage", "100"])?;
     assert_eq!(finished.code, Some(0), "{finished:?}");
     assert!(finished.stdout.contains("0 failed; coverage 100.0 %"), "{}", finished.stdout);
-    assert!(!finished.stdout.contains("never satisfied"), "{}", finished.stdout);
-    assert!(!finished.stdout.contains("never failed"), "{}", finished.stdout);
+    for side in ["never satisfied", "never failed"] {
+        assert!(!finished.stdout.contains(side), "{}", finished.stdout);
+    }
     Ok(())
 }
 
