@@ -65,12 +65,12 @@ fn archive_unpacks(tar: &[u8]) -> bool {
 }
 
 fn unpacks(data: &[u8]) -> bool {
-    let Ok(packed) = Packed::split(Vec::from(data)) else { return false };
+    let Ok(packed) = Packed::from_bytes(Vec::from(data)) else { return false };
     assert_eq!(packed.bytes(), data, "the file is kept as it is");
     let signed = packed.with_envelope(b"{}");
     assert_eq!(signed.digest(), packed.digest(), "a signature does not change the digest");
     assert_eq!(signed.envelope(), Ok(Some(&b"{}"[..])));
-    assert_eq!(Packed::split(Vec::from(signed.bytes())).as_ref(), Ok(&signed));
+    assert_eq!(Packed::from_bytes(Vec::from(signed.bytes())).as_ref(), Ok(&signed));
     let unpacked = packed.unpack();
     assert_eq!(signed.unpack(), unpacked, "a signature does not change the content");
     let Ok(unpacked) = unpacked else { return false };
