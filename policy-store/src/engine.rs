@@ -9,7 +9,10 @@
 //! gives for the whole policy. The differential tests of `cardea-core` hold both against each other.
 //! Never does: parsing on the hot path, partial evaluation, validation.
 
+mod hierarchy;
 pub(crate) mod syntax;
+
+pub(crate) use hierarchy::entities_from_json;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -18,6 +18,7 @@ pub mod nginx;
 pub mod process;
 pub mod raw;
 pub mod registry;
+pub mod registry_tokens;
 pub mod remote;
 pub mod scripted;
 pub mod signed;

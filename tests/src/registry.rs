@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::certs::Files;
 use crate::process::Process;
+use crate::registry_tokens::{ISSUER, SERVICE};
 use crate::wait;
 
 /// The user that a registry with a password knows.
@@ -28,6 +29,8 @@ pub struct Options {
     pub tls: Option<Files>,
     /// Whether it wants a password.
     pub password: bool,
+    /// Realm and certificate of the token server whose tokens it wants.
+    pub tokens: Option<(String, PathBuf)>,
 }
 
 /// See the module.
@@ -95,6 +98,12 @@ fn configuration(dir: &Path, options: &Options) -> Result<String> {
         let users = dir.join("htpasswd");
         fs::write(&users, HTPASSWD)?;
         text.push_str(&format!("auth:\n  htpasswd:\n    realm: tests\n    path: {}\n", users.display()));
+    }
+    if let Some((realm, certificate)) = &options.tokens {
+        text.push_str(&format!(
+            "auth:\n  token:\n    realm: {realm}\n    service: {SERVICE}\n    issuer: {ISSUER}\n    rootcertbundle: {}\n",
+            certificate.display()
+        ));
     }
     Ok(text)
 }

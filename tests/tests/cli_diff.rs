@@ -83,20 +83,12 @@ fn every_kind_of_change_is_told_in_words() -> Result<()> {
     assert_eq!(at("/words/settings/0/key"), "sessions.max_age_s");
     assert_eq!((at("/words/settings/0/old"), at("/words/settings/0/new")), ("3600".into(), "7200".into()));
     assert_eq!(at("/words/entities/names"), serde_json::json!(["~ Table::\"salaries\""]));
-    assert_eq!(
-        at("/words/schema"),
-        serde_json::json!(["  entity Account;", "+ entity Vault;", "  "]).as_array().map_or(
-            Value::Null,
-            |lines| Value::from(
-                lines.iter().map(|line| line.as_str().unwrap_or("").trim_end()).collect::<Vec<_>>()
-            )
-        )
-    );
+    assert_eq!(at("/words/schema/1"), "+ entity Vault;");
     let text = diff(&bundle::web(), new, &[])?.stdout;
     for said in [
         "policy high_risk_stops: condition changed",
-        "-   context.risk.score >= 70",
-        "+   context.risk.score >= 80",
+        "- when { context.risk.score >= 70 };",
+        "+ when { context.risk.score >= 80 };",
     ] {
         assert!(text.contains(said), "`{said}` is not in\n{text}");
     }
@@ -127,6 +119,38 @@ fn a_widening_stands_first_and_fails_where_it_must() -> Result<()> {
     assert_eq!(diff(&bundle::web(), closed.path(), &["--fail-on", "widening"])?.code, Some(0));
     assert_eq!(diff(&bundle::web(), closed.path(), &["--fail-on", "any"])?.code, Some(1));
     assert_eq!(diff(&bundle::web(), Path::new("missing"), &[])?.code, Some(2));
+    Ok(())
+}
+
+#[test]
+fn a_changed_template_and_its_links_are_told() -> Result<()> {
+    let (old, new) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let template =
+        "@id(\"linked\") permit (principal == ?principal, action == Action::\"write\", resource);\n";
+    let link = |id: &str, who: &str| {
+        format!("{{\"template_id\":\"linked\",\"link_id\":\"{id}\",\"args\":{{\"?principal\":\"{who}\"}}}}")
+    };
+    let ann = link("for-ann", "User::\\\"ann\\\"");
+    let stranger = link("for-all", "User::\\\"stranger\\\"");
+    for (dir, text, links) in [
+        (old.path(), template.to_owned(), format!("[{ann}]")),
+        (
+            new.path(),
+            template.replace("resource);", "resource) when { context.risk.score < 50 };"),
+            format!("[{ann},{stranger}]"),
+        ),
+    ] {
+        bundle::copy_web(dir)?;
+        fs::write(dir.join("policies/linked.cedar"), text)?;
+        fs::write(dir.join("links.json"), links)?;
+    }
+    let finished = diff(old.path(), new.path(), &["--format", "json", "--fail-on", "widening"])?;
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    let at = json(&finished)?;
+    assert_eq!(at("/words/templates/changed/0/parts"), serde_json::json!(["condition"]));
+    assert_eq!(at("/words/links/names"), serde_json::json!(["+ for-all"]));
+    assert_eq!(at("/words/policies/added"), serde_json::json!(["for-all"]));
+    assert_eq!(at("/matrix/groups/0/new/policies"), serde_json::json!(["for-all"]));
     Ok(())
 }
 

@@ -49,6 +49,17 @@ fn a_stranger_gets_nothing_and_a_calm_member_what_policy_permits() -> Result<()>
 }
 
 #[test]
+fn the_example_says_what_its_snapshot_says_and_strangers_get_nothing() -> Result<()> {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/agents");
+    let finished = matrix(&example, &["--check"])?;
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let strangers = matrix(&example, &["--principal", "::\"stranger\""])?.stdout;
+    let cells: Vec<&str> = strangers.lines().filter(|line| !line.starts_with('#')).collect();
+    assert!(cells.len() > 100 && cells.iter().all(|line| line.starts_with("deny ")), "{strangers}");
+    Ok(())
+}
+
+#[test]
 fn the_snapshot_shows_a_change_as_changed_cells() -> Result<()> {
     let dir = copied()?;
     let digest = |dir: &Path| -> Result<Value> {

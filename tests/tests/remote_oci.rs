@@ -9,6 +9,7 @@ use cardea_server::remote::{Location, Oci, Options, Taken};
 use cardea_tests::certs::{Authority, Files};
 use cardea_tests::process::{Process, cardea_program};
 use cardea_tests::registry::{self, PASSWORD, Registry, USER};
+use cardea_tests::registry_tokens::TokenServer;
 use cardea_tests::remote::{Polling, cardea, packed, quick, unsigned, write};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -22,7 +23,10 @@ async fn plain() -> Result<Registry> {
 async fn with_tls(dir: &TempDir, password: bool) -> Result<(Registry, Files)> {
     let authority = Authority::new("registries")?;
     let files = authority.write(dir.path(), &authority.server()?)?;
-    Ok((Registry::start(&registry::Options { tls: Some(files.clone()), password }).await?, files))
+    Ok((
+        Registry::start(&registry::Options { tls: Some(files.clone()), password, tokens: None }).await?,
+        files,
+    ))
 }
 
 async fn oci(location: &str) -> Result<Oci> {
@@ -244,10 +248,74 @@ async fn credentials_come_from_options_the_environment_and_docker() -> Result<()
         command.envs(variables.iter().copied());
         let mut pulling = Process::start("cardea", &mut command)?;
         let found = pulling.stdout_line(|line| {
-            line.contains("\"error\"").then_some(false).or(line.contains("\"reference\"").then_some(true))
+            line.contains("\"error\"")
+                .then_some(false)
+                .or_else(|| line.contains("\"reference\"").then_some(true))
         });
         assert_eq!(found.await?, fine, "{variables:?}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_registry_that_wants_tokens_gets_them_from_its_token_server() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let authority = Authority::new("registries")?;
+    let identity = authority.server()?;
+    let files = authority.write(dir.path(), &identity)?;
+    let tokens = TokenServer::start(dir.path(), authority.server_config(&identity)?)?;
+    let options = registry::Options {
+        tls: Some(files.clone()),
+        password: false,
+        tokens: Some((tokens.realm.clone(), tokens.certificate.clone())),
+    };
+    let registry = Registry::start(&options).await?;
+    let location = registry.location("policy/web:1");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let file = write(dir.path(), 1)?.display().to_string();
+    let (ca, out) = (files.ca.display().to_string(), path("out"));
+    fs::write(path("password"), PASSWORD)?;
+    let password = path("password");
+    let known = ["--ca", &ca, "--username", USER, "--password-file", &password];
+
+    let nobody = cardea(&["push", &file, &location, "--ca", &ca]).await?;
+    assert!(nobody.stderr.contains("wants credentials (401)"), "{}", nobody.stderr);
+    let pushed = cardea(&[&["push", &file, &location][..], &known].concat()).await?;
+    assert_eq!(pushed.code, Some(0), "{pushed:?}");
+    let pulled = cardea(&[&["pull", &location, "-o", &out][..], &known].concat()).await?;
+    assert_eq!(pulled.code, Some(0), "{pulled:?}");
+    assert_eq!(fs::read(&out)?, packed(1)?);
+    let scopes = tokens.scopes();
+    let wanted = ["repository%3apolicy%2fweb%3apull%2cpush", "repository%3apolicy%2fweb%3apull"];
+    assert_eq!(
+        scopes.get(1..),
+        Some(&wanted.map(str::to_owned)[..]),
+        "one token each, for no more than needed"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn credentials_are_not_sent_to_a_token_server_in_plain_text() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let authority = Authority::new("registries")?;
+    let identity = authority.server()?;
+    let files = authority.write(dir.path(), &identity)?;
+    let tokens = TokenServer::start(dir.path(), authority.server_config(&identity)?)?;
+    let realm = tokens.realm.replace("https://", "http://");
+    let options = registry::Options {
+        tls: Some(files.clone()),
+        password: false,
+        tokens: Some((realm, tokens.certificate.clone())),
+    };
+    let registry = Registry::start(&options).await?;
+    fs::write(dir.path().join("password"), PASSWORD)?;
+    let (ca, password) = (files.ca.display().to_string(), dir.path().join("password").display().to_string());
+    let location = registry.location("policy/web:1");
+    let known = ["--ca", &ca, "--username", USER, "--password-file", &password];
+    let refused = cardea(&[&["pull", &location, "-o", "/nowhere/x"][..], &known].concat()).await?;
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.stderr.contains("in plain text"), "{}", refused.stderr);
     Ok(())
 }
 
@@ -301,7 +369,13 @@ async fn a_node_follows_a_tag_and_downloads_each_content_once() -> Result<()> {
     tokio::time::sleep(Duration::from_millis(400)).await;
     oci.push(packed(2)?.into(), BTreeMap::new()).await?;
     assert_eq!(polling.offered(2).await?.bytes, packed(2)?);
-    let downloads = registry.process.stderr().matches("\"GET /v2/policy/web/blobs/").count();
-    assert_eq!(downloads, 2, "{}", registry.process.stderr());
+    let blob = |line: &&str| line.contains("method=GET ") && line.contains("/v2/policy/web/blobs/sha256:");
+    let downloads = || registry.process.stderr().lines().filter(blob).count();
+    cardea_tests::wait::until("both downloads are in the registry's log", async || {
+        Ok((downloads() >= 2).then_some(()))
+    })
+    .await?;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(downloads(), 2, "{}", registry.process.stderr());
     Ok(())
 }

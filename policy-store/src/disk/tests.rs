@@ -119,7 +119,7 @@ fn killed_at_each_step_of_an_install_the_store_holds_the_old_or_the_new_bundle_w
         let mut disk = Disk::open(dir.path()).unwrap();
         let serves = disk.in_force().unwrap();
         let bytes = disk.read(serves.digest).unwrap().expect("what is in force is kept");
-        assert_eq!(Packed::split(bytes).unwrap().unpack().unwrap().manifest.revision, serves.revision);
+        assert_eq!(Packed::from_bytes(bytes).unwrap().unpack().unwrap().manifest.revision, serves.revision);
         assert!(serves == in_force(1) || serves == in_force(2), "{serves:?}");
         let names: Vec<_> =
             fs::read_dir(dir.path().join("bundles")).unwrap().map(|of| of.unwrap().path()).collect();

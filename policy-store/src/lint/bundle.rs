@@ -2,7 +2,7 @@
 //!
 //! Worked out once, so that no lint walks entities or actions for each policy.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,8 +39,8 @@ pub(super) struct ActionSet {
     /// Of those in [`Bundle::actions`] that apply to something, in rising order.
     pub(super) numbers: Vec<usize>,
     /// Types of the principals and resources that they apply to.
-    pub(super) principals: AHashSet<TypeName>,
-    pub(super) resources: AHashSet<TypeName>,
+    pub(super) principals: BTreeSet<TypeName>,
+    pub(super) resources: BTreeSet<TypeName>,
 }
 
 /// See the module.

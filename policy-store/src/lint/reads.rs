@@ -3,8 +3,12 @@
 //! The schema promises the attributes of *listed* entities. An attempt may name any other: that one has no attribute at all,
 //! and a policy that reads one errors, which denies if it is a forbid. Follows `has`, `in` and `==` through `&&`, `||`, `!` and
 //! `if`, as Cedar's validator does for optional attributes. One finding for each entity that a policy reads so.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "looks for the few shapes that it knows; all others are none of its business"
+)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ahash::AHashMap;
 use cedar_policy::EvalResult;
@@ -190,7 +194,7 @@ impl<'t> Reader<'t, '_, '_> {
         }
     }
 
-    fn scope_lists(&self, named: &Named, types: &ahash::AHashSet<TypeName>) -> bool {
+    fn scope_lists(&self, named: &Named, types: &BTreeSet<TypeName>) -> bool {
         let listed = |uid: &Uid| self.values.bundle.listed.contains(uid);
         match named {
             Named::Anything | Named::Type(_) => false,
@@ -203,7 +207,7 @@ impl<'t> Reader<'t, '_, '_> {
     /// The types that a term can have, as far as the schema says.
     fn shapes(&self, term: &Term) -> Vec<Shape> {
         let bundle = self.values.bundle;
-        let role = |named: &Named, types: &ahash::AHashSet<TypeName>| -> Vec<Shape> {
+        let role = |named: &Named, types: &BTreeSet<TypeName>| -> Vec<Shape> {
             let admitted = types.iter().filter(|of_type| admits(named, of_type, &bundle.entity_types));
             admitted.cloned().map(Shape::Entity).collect()
         };

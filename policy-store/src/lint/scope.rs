@@ -64,7 +64,7 @@ impl Occupied {
         let needed = bundle
             .policies
             .iter()
-            .any(|subject| within(&subject.principal).or(within(&subject.resource)).is_some());
+            .any(|subject| within(&subject.principal).is_some() || within(&subject.resource).is_some());
         let mut pairs = AHashSet::new();
         if needed {
             for uid in bundle.world.uids() {

@@ -127,6 +127,7 @@ fn next<'t>(rest: &mut &'t [u8]) -> Result<Option<(String, &'t [u8])>, PackError
 }
 
 /// What an entry is that is no plain file.
+#[expect(clippy::wildcard_enum_match_arm, reason = "kinds that the library does not name either")]
 fn irregular(kind: EntryType) -> Option<&'static str> {
     if kind == EntryType::Regular {
         return None;

@@ -162,7 +162,7 @@ impl Packed {
     ///
     /// # Errors
     /// When the bytes are not one archive and at most one signature.
-    pub fn split(bytes: Vec<u8>) -> Result<Self, PackError> {
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, PackError> {
         if bytes.len() > PACKED_BYTES_MAX {
             return Err(PackError::TooLarge(bytes.len() as u64));
         }

@@ -50,14 +50,15 @@ fn with_entries(entries: &[(EntryType, &str, &[u8])]) -> Result<Unpacked, PackEr
 }
 
 fn unpack(tar: &[u8]) -> Result<Unpacked, PackError> {
-    Packed::split(frame::compress(tar)?)?.unpack()
+    Packed::from_bytes(frame::compress(tar)?)?.unpack()
 }
 
 #[test]
 fn what_is_packed_comes_out_again() {
     let files = files("permit(principal, action, resource);");
     let packed = packed();
-    let again = Packed::split(packed.bytes().to_vec()).unwrap();
+    let bytes = packed.bytes().to_vec();
+    let again = Packed::from_bytes(bytes).unwrap();
     assert_eq!(again, packed);
     let unpacked = again.unpack().unwrap();
     assert_eq!(unpacked.files, files);
@@ -105,7 +106,8 @@ fn a_bundle_that_is_cut_off_anywhere_is_refused() {
     let whole = packed().with_envelope(br#"{"any":"envelope"}"#);
     let archive = packed().bytes().len();
     for length in 0..whole.bytes().len() {
-        let cut = Packed::split(whole.bytes()[..length].to_vec());
+        let bytes = whole.bytes()[..length].to_vec();
+        let cut = Packed::from_bytes(bytes);
         // Cut exactly between its frames it is an unsigned bundle, which trust refuses.
         assert_eq!(cut.is_ok(), length == archive, "cut after {length} bytes: {cut:?}");
     }
@@ -225,23 +227,26 @@ fn a_small_file_that_unpacks_to_ten_gigabytes_is_refused_before_it_is_unpacked()
     assert_eq!(zstd::stream::decode_all(&small[..]).unwrap().len(), 1 << 20, "the frame is a good one");
     let bomb = zeros(10 << 30, true);
     assert!(bomb.len() < 1 << 20, "{} bytes", bomb.len());
-    let packed = Packed::split(bomb).unwrap();
+    let packed = Packed::from_bytes(bomb).unwrap();
     assert!(matches!(packed.unpack(), Err(PackError::Bomb { unpacked, .. }) if unpacked == 10 << 30));
 }
 
 #[test]
 fn a_frame_that_hides_or_understates_its_size_is_refused() {
-    assert_eq!(Packed::split(zeros(8 << 20, false)).unwrap().unpack(), Err(PackError::UnknownSize));
-    assert!(matches!(Packed::split(zeros(8 << 20, true)).unwrap().unpack(), Err(PackError::Bomb { .. })));
+    assert_eq!(Packed::from_bytes(zeros(8 << 20, false)).unwrap().unpack(), Err(PackError::UnknownSize));
+    assert!(matches!(
+        Packed::from_bytes(zeros(8 << 20, true)).unwrap().unpack(),
+        Err(PackError::Bomb { .. })
+    ));
     let mut lying = zeros(8 << 20, true);
     lying[6..14].copy_from_slice(&512_u64.to_le_bytes());
-    assert!(matches!(Packed::split(lying).unwrap().unpack(), Err(PackError::Compression(_))));
+    assert!(matches!(Packed::from_bytes(lying).unwrap().unpack(), Err(PackError::Compression(_))));
 }
 
 #[test]
 fn bytes_after_the_archive_are_a_signature_or_a_fault() {
     let archive = packed().bytes().to_vec();
-    let with = |more: &[u8]| Packed::split([&archive, more].concat()).unwrap_err();
+    let with = |more: &[u8]| Packed::from_bytes([&archive, more].concat()).unwrap_err();
     assert_eq!(with(b"x"), PackError::Trailing);
     assert_eq!(with(&archive), PackError::Trailing);
     let signed = packed().with_envelope(b"{}");
@@ -271,7 +276,7 @@ fn a_file_that_no_bundle_has_is_not_packed() {
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
-        let _any = Packed::split(bytes.clone()).and_then(|packed| packed.unpack());
+        let _any = Packed::from_bytes(bytes.clone()).and_then(|packed| packed.unpack());
         let _as_tar = unpack(&bytes);
     }
 

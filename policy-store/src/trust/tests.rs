@@ -96,7 +96,7 @@ fn no_byte_of_a_signed_bundle_can_be_changed() {
         for at in 0..signed.bytes().len() {
             let mut bytes = signed.bytes().to_vec();
             bytes[at] ^= 1 << (at % 8);
-            let read = Packed::split(bytes).map_err(Refusal::from);
+            let read = Packed::from_bytes(bytes).map_err(Refusal::from);
             let refused = read.and_then(|read| trust.verify(&read, NOW, Expiry::Refuse));
             // With one key more than needed, changing the name of a key only takes its signature away.
             let left = refused.as_ref().is_ok_and(|found| threshold == 1 && found.signed_by.len() == 1);

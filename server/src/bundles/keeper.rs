@@ -223,7 +223,7 @@ impl Keeper {
     }
 
     fn offer_packed(&mut self, bytes: &[u8]) -> Result<Offer, Refused> {
-        let packed = Packed::split(bytes.to_vec())?;
+        let packed = Packed::from_bytes(bytes.to_vec())?;
         let in_force = self.disk.in_force().map(|in_force| in_force.digest);
         if in_force == Some(packed.digest()) && self.serves() {
             return self.countersigned(&packed).map(|()| Offer::Unchanged);
@@ -390,7 +390,9 @@ impl Keeper {
         let refusal = Refusal::from(refused);
         let faults = match &refusal {
             Refusal::Faults(faults) => Arc::clone(faults),
-            other => Arc::new(Fault::new("bundle", other.to_string()).into()),
+            Refusal::NotFound(_) | Refusal::NotHere(_) | Refusal::Store(_) => {
+                Arc::new(Fault::new("bundle", refusal.to_string()).into())
+            }
         };
         for fault in faults.list() {
             tracing::error!(%fault, from, rule, serves_on, "bundle refused");
@@ -427,7 +429,7 @@ impl Keeper {
     /// A bundle by what a person has at hand.
     fn find(&self, source: &Source) -> Result<Packed, Refused> {
         match source {
-            Source::Packed(bytes) => Ok(Packed::split(bytes.to_vec())?),
+            Source::Packed(bytes) => Ok(Packed::from_bytes(bytes.to_vec())?),
             Source::Digest(text) => {
                 self.kept(text.parse().map_err(|_| Refused::NotKept(format!("digest `{text}`")))?)
             }
@@ -447,7 +449,7 @@ impl Keeper {
     /// A bundle that is kept. Whatever stands under its name, only that bundle comes out.
     fn kept(&self, digest: Digest) -> Result<Packed, Refused> {
         let missing = || Refused::NotKept(format!("digest `{digest}`"));
-        let packed = Packed::split(self.disk.read(digest)?.ok_or_else(missing)?)?;
+        let packed = Packed::from_bytes(self.disk.read(digest)?.ok_or_else(missing)?)?;
         if packed.digest() == digest { Ok(packed) } else { Err(missing()) }
     }
 

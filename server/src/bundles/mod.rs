@@ -145,6 +145,7 @@ impl Revisions for Bundles {
 }
 
 impl From<Refused> for Refusal {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others are the bundle's faults")]
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::NotKept(named) => Self::NotFound(named),

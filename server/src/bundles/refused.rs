@@ -72,10 +72,8 @@ impl Refused {
 /// Each with the name of its rule, for Status and the log.
 impl From<Refused> for Faults {
     fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Faults(faults) => faults,
-            other => Fault::new("bundle", format!("{other} [{}]", other.rule())).into(),
-        }
+        let text = format!("{refused} [{}]", refused.rule());
+        if let Refused::Faults(faults) = refused { faults } else { Fault::new("bundle", text).into() }
     }
 }
 

@@ -157,7 +157,7 @@ fn replay(
 }
 
 /// A value as records show it.
-fn recorded(value: &Value) -> record::Value {
+pub(crate) fn recorded(value: &Value) -> record::Value {
     match value.plain() {
         Plain::Bool(value) => record::Value::Bool(value),
         Plain::Long(value) => record::Value::Long(value),

@@ -32,6 +32,8 @@ use crate::metrics::{ActionLabels, Cell, Labels, Metrics};
 use crate::shadow::{Occasion, Sample, Shadow};
 use crate::state::{Learned, State};
 
+#[cfg(test)]
+pub(crate) use entry::recorded;
 pub use entry::{Seen, entity};
 pub(crate) use entry::{reason_text, reason_words};
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use cardea_policy_store::load::Files;
 use cardea_policy_store::snapshot::Snapshot;
-use cedar_policy::{Policy, PolicySet};
+use cedar_policy::{PolicyId, PolicySet};
+use serde_json::Value;
 use smol_str::SmolStr;
 
 /// The file that links templates.
@@ -20,8 +21,17 @@ pub struct Written {
     pub file: PathBuf,
     /// Line in it, from 1; 0 if it is not known.
     pub line: usize,
-    /// The policy; none where only a link names it.
-    pub policy: Option<Policy>,
+    /// What it says; none where only a link names it.
+    pub body: Option<Body>,
+}
+
+/// What a policy or template says.
+#[derive(Clone, Debug)]
+pub struct Body {
+    /// As text.
+    pub text: String,
+    /// In Cedar's JSON form, which knows its parts.
+    pub parts: Value,
 }
 
 /// Every policy of a bundle that loads, by its id.
@@ -29,41 +39,55 @@ pub struct Written {
 pub fn written(files: &Files, snapshot: &Snapshot) -> BTreeMap<SmolStr, Written> {
     let mut found = BTreeMap::new();
     let mut number = 0_usize;
-    let cedar =
-        files.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "cedar"));
-    for (path, bytes) in cedar {
-        let Some((text, set)) = parsed(bytes) else { continue };
+    for (path, text, set) in sources(files) {
         let mut own: Vec<_> = set.policies().collect();
-        own.sort_by_key(|policy| order(policy));
+        own.sort_by_key(|policy| order(policy.id()));
         for policy in own {
             let id = match policy.annotation("id") {
                 Some(id) if !id.is_empty() => SmolStr::new(id),
                 _ => SmolStr::from(format!("policy{number}")),
             };
             number += 1;
+            let body = policy.to_json().ok().map(|parts| Body { text: policy.to_string(), parts });
             let line = policy.to_cedar().and_then(|own| line_of(text, &own)).unwrap_or(0);
-            found.insert(id, Written { file: path.clone(), line, policy: Some(policy.clone()) });
+            found.insert(id, Written { file: path.to_owned(), line, body });
         }
     }
     for policy in snapshot.policies() {
-        let linked = || Written {
-            file: Path::new(LINKS).to_owned(),
-            line: link_line(files, &policy.id),
-            policy: None,
-        };
+        let linked =
+            || Written { file: Path::new(LINKS).to_owned(), line: link_line(files, &policy.id), body: None };
         found.entry(policy.id.clone()).or_insert_with(linked);
     }
     found
 }
 
-fn parsed(bytes: &[u8]) -> Option<(&str, PolicySet)> {
-    let text = std::str::from_utf8(bytes).ok()?;
-    Some((text, text.parse().ok()?))
+/// Every template of a bundle that loads, by its id.
+#[must_use]
+pub fn templates(files: &Files) -> BTreeMap<SmolStr, Written> {
+    let mut found = BTreeMap::new();
+    for (path, text, set) in sources(files) {
+        for template in set.templates() {
+            let Some(id) = template.annotation("id") else { continue };
+            let body = template.to_json().ok().map(|parts| Body { text: template.to_string(), parts });
+            let line = line_of(text, &template.to_cedar()).unwrap_or(0);
+            found.insert(SmolStr::new(id), Written { file: path.to_owned(), line, body });
+        }
+    }
+    found
+}
+
+fn sources(files: &Files) -> impl Iterator<Item = (&Path, &str, PolicySet)> {
+    let cedar =
+        files.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "cedar"));
+    cedar.filter_map(|(path, bytes)| {
+        let text = std::str::from_utf8(bytes).ok()?;
+        Some((path.as_path(), text, text.parse().ok()?))
+    })
 }
 
 /// Cedar numbers the policies of a text in the order in which they are written.
-fn order(policy: &Policy) -> u64 {
-    policy.id().to_string().strip_prefix("policy").and_then(|number| number.parse().ok()).unwrap_or(u64::MAX)
+fn order(id: &PolicyId) -> u64 {
+    id.to_string().strip_prefix("policy").and_then(|number| number.parse().ok()).unwrap_or(u64::MAX)
 }
 
 fn line_of(text: &str, part: &str) -> Option<usize> {

@@ -212,16 +212,15 @@ fn steps(source: &Source<'_>, written: Vec<Spanned<Step>>, faults: &mut Vec<Faul
     let mut steps = Vec::new();
     for step in written {
         let place = Place::from(step.referenced);
-        match step.value {
-            Step::Attempts(table) => {
-                for row in table.rows(source, place) {
-                    match row {
-                        Ok((place, attempt)) => steps.push((place, Step::Attempt(Box::new(attempt)))),
-                        Err(fault) => faults.push(fault),
-                    }
-                }
+        let Step::Attempts(table) = step.value else {
+            steps.push((place, step.value));
+            continue;
+        };
+        for row in table.rows(source, place) {
+            match row {
+                Ok((place, attempt)) => steps.push((place, Step::Attempt(Box::new(attempt)))),
+                Err(fault) => faults.push(fault),
             }
-            other => steps.push((place, other)),
         }
     }
     steps

@@ -208,7 +208,7 @@ mod tests {
         let faults = [
             Options { username: None, ..whole.clone() },
             Options { password_file: None, ..whole.clone() },
-            Options { token_file: whole.password_file.clone(), ..whole.clone() },
+            Options { token_file: whole.password_file.clone(), ..whole },
             options(dir.path(), "\n"),
         ];
         for fault in faults {

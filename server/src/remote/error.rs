@@ -178,6 +178,9 @@ impl RemoteError {
                 "the server takes no uploads; it has to allow PUT at this address"
             }
             Self::Occupied { .. } => "push to another name, or replace what is there with --overwrite",
+            Self::Client(_) => {
+                "install the system's certificate authorities (package ca-certificates), or name one with --ca"
+            }
             Self::NotABundle { .. } => "push it with `cardea bundle push`",
             Self::Truncated { .. } | Self::WrongDigest { .. } => {
                 "try again; if it stays, the source or something on the way is broken or hostile"
@@ -185,7 +188,6 @@ impl RemoteError {
             Self::File { .. }
             | Self::Content { .. }
             | Self::Credentials(_)
-            | Self::Client(_)
             | Self::Answer { .. }
             | Self::TooLarge { .. }
             | Self::Protocol { .. } => return None,
@@ -195,12 +197,8 @@ impl RemoteError {
     /// How long the server asks to be left alone, within [`limits::REMOTE_RETRY_AFTER_MAX`].
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Answer { retry_after, .. } => {
-                retry_after.map(|wait| wait.min(limits::REMOTE_RETRY_AFTER_MAX))
-            }
-            _ => None,
-        }
+        let Self::Answer { retry_after, .. } = self else { return None };
+        retry_after.map(|wait| wait.min(limits::REMOTE_RETRY_AFTER_MAX))
     }
 
     /// A request that brought no answer.

@@ -102,7 +102,7 @@ pub enum Remote {
     /// A file on an HTTPS server.
     Https(Https),
     /// An artifact in a registry.
-    Oci(Oci),
+    Oci(Box<Oci>),
 }
 
 impl Remote {
@@ -113,7 +113,7 @@ impl Remote {
     pub async fn new(location: &Location, options: &Options) -> Result<Self, RemoteError> {
         Ok(match location {
             Location::Https(url) => Self::Https(Https::new(url, options)?),
-            Location::Oci(reference) => Self::Oci(Oci::new(reference, options).await?),
+            Location::Oci(reference) => Self::Oci(Box::new(Oci::new(reference, options).await?)),
         })
     }
 

@@ -326,7 +326,7 @@ mod tests {
             Options { client_cert: Some(file.clone()), ..Options::default() },
             Options { client_key: Some(file.clone()), ..Options::default() },
             Options { client_cert: Some(file.clone()), client_key: Some(file.clone()), ..Options::default() },
-            Options { ca: Some(file.clone()), ..Options::default() },
+            Options { ca: Some(file), ..Options::default() },
         ] {
             assert!(Transport::new("s".into(), &options, Redirects::Never).is_err(), "{options:?}");
         }

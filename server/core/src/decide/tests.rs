@@ -427,3 +427,45 @@ fn evidence_tells_what_was_read_and_why_it_is_so() {
     assert_eq!((evidence.fact, &evidence.value), (Fact::RiskScore, &crate::verdict::FactValue::Long(80)));
     assert_eq!(evidence.why, "credential_compromise 80 0 s ago, half-life 60 s");
 }
+
+#[test]
+fn outcomes_tell_every_candidate_and_nothing_where_policy_is_not_asked() {
+    let snapshot = snapshot(
+        "permit(principal, action, resource) when { context.risk.score < 50 };
+         forbid(principal is User, action, resource);
+         forbid(principal is Agent, action, resource) when { context.session.age_s + 9223372036854775807 > 0 };",
+    );
+    let chained = Parts { delegation: &[("User", "u")], ..parts() };
+    let attempt = Attempt::new(&snapshot, chained).unwrap();
+    let question = Question::new(&snapshot, &attempt);
+    let said = outcomes(&question, &with_risk(60), NOW);
+    let told: Vec<Vec<(PolicyIndex, Option<bool>)>> = said
+        .into_iter()
+        .map(|hop| hop.into_iter().map(|(index, outcome)| (index, outcome.ok())).collect())
+        .collect();
+    // The risk is the first hop's; the sum of the last forbid overflows.
+    assert_eq!(told, [vec![(0, Some(false)), (1, Some(true))], vec![(0, Some(true)), (2, None)]]);
+    let revoked = Facts { session: SessionFacts::Revoked, ..Facts::default() };
+    assert!(outcomes(&question, &revoked, NOW).is_empty());
+}
+
+#[test]
+fn told_facts_win_and_what_is_not_told_is_unknown() {
+    let snapshot = snapshot(
+        "permit(principal, action, resource)
+         when { context.risk.score == 7 && context.session.acr == \"phr\" && context.actor.depth == 0 };
+         forbid(principal, action, resource) when { context.token.known || !context.session.credential_changed };",
+    );
+    let mut told = crate::facts::Told::default();
+    told.tell(Fact::RiskScore, 0, crate::verdict::FactValue::Long(7));
+    let with = |told: &crate::facts::Told| Facts {
+        session: SessionFacts::Told(Arc::new(told.clone())),
+        ..with_risk(90)
+    };
+    let attempt = attempt(&snapshot);
+    assert_eq!(code(&judge(&snapshot, &attempt, &with(&told))), Some(ReasonCode::NoPermit));
+    told.tell(Fact::SessionAcr, 0, crate::verdict::FactValue::Text("phr".into()));
+    assert_eq!(judge(&snapshot, &attempt, &with(&told)).decision(), Decision::Allow);
+    told.tell(Fact::TokenKnown, 0, crate::verdict::FactValue::Bool(true));
+    assert_eq!(code(&judge(&snapshot, &attempt, &with(&told))), Some(ReasonCode::Forbidden));
+}

@@ -12,7 +12,7 @@ use crate::cli::bundle::{cannot_open, open};
 use crate::cli::{Format, exit};
 use crate::proving::diff::effects::{Direction, Effects};
 use crate::proving::diff::replay::Replayed;
-use crate::proving::diff::words::{Names, Words};
+use crate::proving::diff::words::{Names, Policies, Words};
 use crate::proving::diff::{self, Report, Side};
 use crate::proving::matrix::Filters;
 
@@ -177,16 +177,8 @@ fn words(words: &Words) {
         println!("Nothing is written otherwise.");
         return;
     }
-    for id in &words.policies.added {
-        println!("policy {id}: added");
-    }
-    for id in &words.policies.removed {
-        println!("policy {id}: removed");
-    }
-    for changed in &words.policies.changed {
-        println!("policy {}: {} changed", changed.id, changed.parts.join(", "));
-        print_lines(&changed.lines);
-    }
+    policies("policy", &words.policies);
+    policies("template", &words.templates);
     for key in &words.settings {
         let side = |side: &Option<String>| side.clone().unwrap_or_else(|| "(not written)".to_owned());
         println!("setting {}: {} -> {}", key.key, side(&key.old), side(&key.new));
@@ -198,6 +190,19 @@ fn words(words: &Words) {
             println!("{what}: changed");
             print_lines(lines);
         }
+    }
+}
+
+fn policies(what: &str, policies: &Policies) {
+    for id in &policies.added {
+        println!("{what} {id}: added");
+    }
+    for id in &policies.removed {
+        println!("{what} {id}: removed");
+    }
+    for changed in &policies.changed {
+        println!("{what} {}: {} changed", changed.id, changed.parts.join(", "));
+        print_lines(&changed.lines);
     }
 }
 

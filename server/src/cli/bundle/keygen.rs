@@ -81,10 +81,11 @@ fn new_file(path: &Path, mode: u32, content: &[u8]) -> Result<(), String> {
             file.write_all(content)?;
             file.sync_all()
         });
-    written.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => {
+    written.map_err(|error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
             format!("`{}` is there already and is not overwritten: choose another name", path.display())
+        } else {
+            format!("`{}` cannot be written: {error}", path.display())
         }
-        _ => format!("`{}` cannot be written: {error}", path.display()),
     })
 }

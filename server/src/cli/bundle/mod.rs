@@ -163,5 +163,5 @@ fn packed(path: &Path) -> Result<Packed, Fault> {
         return Err(Fault::new(path, format!("has {size} bytes, too many for a packed bundle")));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
-    Packed::split(bytes).map_err(|error| Fault::new(path, error.to_string()))
+    Packed::from_bytes(bytes).map_err(|error| Fault::new(path, error.to_string()))
 }

@@ -64,7 +64,7 @@ fn pull(args: &PullArgs) -> Result<Moved, Failure> {
     let (bytes, pinned) = fetched?;
     let reference = pinned.map_or_else(|| location.to_string(), |pinned| pinned.to_string());
     // Before anything is written: a page of a login or an error is no bundle.
-    let bundle = Packed::split(bytes.into())
+    let bundle = Packed::from_bytes(bytes.into())
         .map_err(|error| Failure::local(format!("what lies at `{reference}` is refused: {error}")))?;
     write(&file, bundle.bytes())?;
     Ok(Moved { file: Some(file), ..Moved::of(reference, &bundle) })

@@ -93,7 +93,7 @@ fn read(path: &Path) -> Result<Packed, Failure> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(fault)?;
     file.take(BUNDLE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(fault)?;
-    Packed::split(bytes).map_err(|error| not_a_bundle(path, &error))
+    Packed::from_bytes(bytes).map_err(|error| not_a_bundle(path, &error))
 }
 
 /// The manifest, of a bundle that is whole: what is damaged is noticed here and not by every node.

@@ -223,9 +223,9 @@ fn fact_value(value: &record::Value) -> Option<FactValue> {
         record::Value::Long(value) => Some(FactValue::Long(*value)),
         record::Value::String(text) => Some(FactValue::Text(text.clone())),
         record::Value::Set(values) => {
-            let text = |value: &record::Value| match value {
-                record::Value::String(text) => Some(text.clone()),
-                _ => None,
+            let text = |value: &record::Value| {
+                let record::Value::String(text) = value else { return None };
+                Some(text.clone())
             };
             values.iter().map(text).collect::<Option<_>>().map(FactValue::Texts)
         }
@@ -259,5 +259,53 @@ fn value(recorded: &record::Value, snapshot: &Snapshot) -> Option<Value> {
         record::Value::Ip(text) => Value::extension(Extension::Ip, text).ok(),
         record::Value::Datetime(ms) => Some(Value::datetime(*ms)),
         record::Value::Duration(ms) => Value::extension(Extension::Duration, &format!("{ms}ms")).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::recorded;
+
+    fn snapshot() -> Snapshot {
+        let files: cardea_policy_store::load::Files = [
+            ("bundle.toml", "name = \"t\""),
+            (
+                "schema.cedarschema",
+                "entity A; action a appliesTo { principal: A, resource: A, context: {} };",
+            ),
+        ]
+        .into_iter()
+        .map(|(name, text)| (name.into(), text.into()))
+        .collect();
+        cardea_policy_store::load::files(&files).unwrap().snapshot
+    }
+
+    #[test]
+    fn a_value_comes_back_from_its_record() {
+        let snapshot = snapshot();
+        let extension = |kind, text| Value::extension(kind, text).unwrap();
+        let values = [
+            true.into(),
+            (-5_i64).into(),
+            "a \"b\"".into(),
+            Value::from(&Uid::new(snapshot.type_name("A").unwrap(), "x")),
+            Value::strings(["b", "a"]),
+            extension(Extension::Decimal, "12.3400"),
+            extension(Extension::Ip, "10.0.0.0/8"),
+            extension(Extension::Ip, "::1"),
+            extension(Extension::Datetime, "2026-01-02T03:04:05.678Z"),
+            extension(Extension::Duration, "-1h30m7ms"),
+            Value::datetime(-86_400_001),
+        ];
+        let fields = values.iter().enumerate().map(|(at, one)| (at.to_string(), one.clone()));
+        let all = Value::from(fields.collect::<Fields>());
+        for one in values.iter().chain([&all]) {
+            let line = serde_json::to_string(&recorded(one)).unwrap();
+            let read: record::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(value(&read, &snapshot).as_ref(), Some(one), "{line}");
+        }
+        let stranger = record::Entity { type_name: "Gone".into(), id: "x".into() };
+        assert_eq!(value(&record::Value::Entity(stranger), &snapshot), None);
     }
 }

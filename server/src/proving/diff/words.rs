@@ -7,14 +7,13 @@ use std::path::Path;
 
 use cardea_policy_store::load::Files;
 use cardea_policy_store::snapshot::Snapshot;
-use cedar_policy::Policy;
 use cedar_policy_formatter::{Config, policies_str_to_pretty};
 use serde::Serialize;
 use serde_json::Value;
 use smol_str::SmolStr;
 
 use super::lines;
-use crate::proving::policies::{self, Written};
+use crate::proving::policies::{self, Body, Written};
 
 /// Most names that a list shows.
 pub const NAMES_MAX: usize = 20;
@@ -24,6 +23,8 @@ pub const NAMES_MAX: usize = 20;
 pub struct Words {
     /// Policies, by id.
     pub policies: Policies,
+    /// Templates, by id.
+    pub templates: Policies,
     /// `bundle.toml`, key by key.
     pub settings: Vec<Key>,
     /// Entities, by uid.
@@ -107,6 +108,7 @@ impl Words {
         let names = |name: &str, key| Names::of(&named(old.0, name, key), &named(new.0, name, key));
         Self {
             policies: Policies::of(&policies::written(old.0, old.1), &policies::written(new.0, new.1)),
+            templates: Policies::of(&policies::templates(old.0), &policies::templates(new.0)),
             settings: settings(&text(old.0, "bundle.toml"), &text(new.0, "bundle.toml")),
             entities: names("entities.json", uid),
             links: names("links.json", link),
@@ -129,14 +131,13 @@ impl Policies {
         };
         let both = old
             .iter()
-            .filter_map(|(id, before)| changed(id, before.policy.as_ref()?, new.get(id)?.policy.as_ref()?));
+            .filter_map(|(id, before)| changed(id, before.body.as_ref()?, new.get(id)?.body.as_ref()?));
         Self { added: only(new, old), removed: only(old, new), changed: both.collect() }
     }
 }
 
-fn changed(id: &str, old: &Policy, new: &Policy) -> Option<Changed> {
-    let (before, after) = (old.to_json().ok()?, new.to_json().ok()?);
-    let differs = |keys: &[&str]| keys.iter().any(|key| before.get(key) != after.get(key));
+fn changed(id: &str, old: &Body, new: &Body) -> Option<Changed> {
+    let differs = |keys: &[&str]| keys.iter().any(|key| old.parts.get(key) != new.parts.get(key));
     let parts = [
         ("effect", differs(&["effect"])),
         ("scope", differs(&["principal", "action", "resource"])),
@@ -151,10 +152,9 @@ fn changed(id: &str, old: &Policy, new: &Policy) -> Option<Changed> {
     Some(Changed { id: id.to_owned(), parts, lines: lines::diff(&pretty(old), &pretty(new)) })
 }
 
-fn pretty(policy: &Policy) -> String {
-    let text = policy.to_string();
+fn pretty(policy: &Body) -> String {
     let config = Config { line_width: 100, indent_width: 2 };
-    policies_str_to_pretty(&text, &config).unwrap_or(text)
+    policies_str_to_pretty(&policy.text, &config).unwrap_or_else(|_| policy.text.clone())
 }
 
 fn uid(entity: &Value) -> Option<String> {
@@ -164,7 +164,7 @@ fn uid(entity: &Value) -> Option<String> {
 }
 
 fn link(link: &Value) -> Option<String> {
-    ["id", "newId", "new_id"].iter().find_map(|key| Some(link.get(key)?.as_str()?.to_owned()))
+    Some(link.get("link_id")?.as_str()?.to_owned())
 }
 
 impl Names {
@@ -206,15 +206,12 @@ fn settings(old: &str, new: &str) -> Vec<Key> {
 }
 
 fn flatten(path: &str, value: &toml::Value, leaves: &mut BTreeMap<String, String>) {
-    match value {
-        toml::Value::Table(table) => {
-            for (key, value) in table {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                flatten(&path, value, leaves);
-            }
-        }
-        other => {
-            leaves.insert(path.to_owned(), other.to_string());
-        }
+    let toml::Value::Table(table) = value else {
+        leaves.insert(path.to_owned(), value.to_string());
+        return;
+    };
+    for (key, value) in table {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        flatten(&path, value, leaves);
     }
 }

@@ -252,8 +252,7 @@ fn cell(snapshot: &Snapshot, situations: &Situations, key: &Key) -> Result<Answe
     if let Some(session) = &situation.session {
         let opened = Now { wall_ms: NOW_MS - 2, ..now };
         let session = session.clone().covering(&action.id);
-        let session =
-            told::session(&session.message(SESSION, principal.clone(), now.wall_ms), snapshot, opened);
+        let session = told::session(&session.message(SESSION, principal, now.wall_ms), snapshot, opened);
         let session = session.map_err(|status| fault(status.message().to_owned()))?;
         state.open(session, 0, opened).map_err(|open| fault(open.to_string()))?;
     }

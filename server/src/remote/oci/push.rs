@@ -111,6 +111,7 @@ impl Oci {
         Client::try_from(config).map_err(|error| RemoteError::Client(tidy(&error.to_string())))
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only these say which status the registry gave")]
     fn not_pushed(&self, error: OciDistributionError, what: &str) -> RemoteError {
         let server = self.reference.registry().to_owned();
         let sent = self.credentials != Credentials::Nobody;

@@ -92,7 +92,7 @@ impl Oci {
                 let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
                 self.transport.client().post(realm.clone()).header(CONTENT_TYPE, form_type).body(form)
             }
-            known => {
+            known @ (Credentials::Nobody | Credentials::User { .. } | Credentials::Token(_)) => {
                 let request = self.transport.client().get(url);
                 match known.header()? {
                     Some(header) => request.header(AUTHORIZATION, header),
