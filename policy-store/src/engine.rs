@@ -297,6 +297,11 @@ pub enum Plain {
     Duration(i64),
 }
 
+/// A policy's annotation. Cedar's own look-up parses the key as a text of Cedar each time.
+pub(crate) fn annotation<'p>(policy: &'p cedar_policy::Policy, key: &str) -> Option<&'p str> {
+    policy.annotations().find(|(name, _)| *name == key).map(|(_, value)| value)
+}
+
 /// Cedar's extension types, by their constructors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {

@@ -173,13 +173,19 @@ impl Fault {
 
     /// Adds the first place that another diagnostic labels, and its help if there is none yet.
     #[must_use]
-    pub fn labelled_within(mut self, source: &SourceText, diagnostic: &dyn Diagnostic) -> Self {
+    pub fn labelled_within(self, source: &SourceText, diagnostic: &dyn Diagnostic) -> Self {
+        self.labelled_from(source, 0, diagnostic)
+    }
+
+    /// The same for a diagnostic of a part of the text, which begins at byte `base`.
+    #[must_use]
+    pub fn labelled_from(mut self, source: &SourceText, base: usize, diagnostic: &dyn Diagnostic) -> Self {
         if self.help.is_none() {
             self.help = diagnostic.help().map(|help| help.to_string());
         }
         let label = diagnostic.labels().and_then(|mut labels| labels.next());
         match label {
-            Some(label) => self.within(source, label.offset(), label.len()),
+            Some(label) => self.within(source, base + label.offset(), label.len()),
             None => self,
         }
     }

@@ -13,6 +13,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cedar_policy::{Entities, PolicyId, PolicySet, Schema, SchemaFragment};
 use smol_str::SmolStr;
@@ -67,12 +68,14 @@ pub fn files(files: &Files) -> Result<Loaded, Faults> {
     on_deep_stack(|| load(files))
 }
 
+/// Room for the deepest policy that passes [`nesting`].
+const STACK_BYTES: usize = 64 << 20;
+
 /// Runs what recurses over policies with room for the deepest that passes [`policy_file`].
 ///
 /// # Errors
 /// Those of `work`, and when it panics.
 pub fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, Faults> + Send) -> Result<T, Faults> {
-    const STACK_BYTES: usize = 64 << 20;
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
         let thread =
@@ -84,7 +87,7 @@ pub fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, Faults> + Send) -
 }
 
 fn load(files: &Files) -> Result<Loaded, Faults> {
-    compile(parse(files), files)
+    compile(parse(files, Parsing::InParts), files)
 }
 
 /// A bundle's files, each read as far as it can be.
@@ -103,7 +106,7 @@ pub(crate) struct Parsed<'f> {
     pub(crate) warnings: Vec<Fault>,
 }
 
-pub(crate) fn parse(files: &Files) -> Parsed<'_> {
+pub(crate) fn parse(files: &Files, parsing: Parsing) -> Parsed<'_> {
     let mut faults = Vec::new();
     let settings = settings(files, &mut faults);
     let schema = schema(files, &mut faults);
@@ -116,7 +119,7 @@ pub(crate) fn parse(files: &Files) -> Parsed<'_> {
             (entities, faults)
         });
         let policy_side = {
-            let sources = policy_sources(files, &mut faults);
+            let sources = policy_sources(files, parsing, &mut faults);
             if sources.is_empty() && faults.is_empty() {
                 let message = "holds no policy, so everything is denied";
                 warnings.push(Fault::of(&rules::NO_POLICIES, "policies", message));
@@ -319,9 +322,30 @@ fn routes(files: &Files, schema: Option<&Schema>, faults: &mut Vec<Fault>) -> Op
 pub(crate) struct Source<'f> {
     pub(crate) path: &'f Path,
     pub(crate) text: &'f str,
-    set: PolicySet,
+    parts: Vec<Part>,
     shared: OnceCell<SourceText>,
 }
+
+/// A part of a policy file, parsed by itself.
+struct Part {
+    /// Where it begins in the file, in bytes.
+    base: usize,
+    set: PolicySet,
+}
+
+/// How policy files are parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parsing {
+    /// Each as a whole, so that places within policies are those of the file.
+    Whole,
+    /// In parts, on several threads: Cedar's syntax tree of a large file takes a hundred times its size in memory.
+    InParts,
+}
+
+/// Size of a part, in bytes: about a thousand policies.
+const PART_BYTES: usize = 256 << 10;
+/// Most threads that parse.
+const PARSERS_MAX: usize = 4;
 
 impl Source<'_> {
     /// The text for findings, made for the first of them.
@@ -336,19 +360,24 @@ impl Source<'_> {
 /// Why it cannot: not text, nested too deep, or not Cedar.
 pub fn policy_file<'f>(path: &'f Path, bytes: &'f [u8]) -> Result<&'f str, Faults> {
     let mut faults = Vec::new();
-    match (source(path, bytes, &mut faults), Faults::of(faults)) {
+    match (source(path, bytes, Parsing::Whole, &mut faults), Faults::of(faults)) {
         (Some(source), None) => Ok(source.text),
         (_, faults) => Err(faults.unwrap_or_else(|| Fault::new(path, "cannot be read").into())),
     }
 }
 
-fn policy_sources<'f>(files: &'f Files, faults: &mut Vec<Fault>) -> Vec<Source<'f>> {
+fn policy_sources<'f>(files: &'f Files, parsing: Parsing, faults: &mut Vec<Fault>) -> Vec<Source<'f>> {
     let cedar =
         files.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "cedar"));
-    cedar.filter_map(|(path, bytes)| source(path, bytes, faults)).collect()
+    cedar.filter_map(|(path, bytes)| source(path, bytes, parsing, faults)).collect()
 }
 
-fn source<'f>(path: &'f Path, bytes: &'f [u8], faults: &mut Vec<Fault>) -> Option<Source<'f>> {
+fn source<'f>(
+    path: &'f Path,
+    bytes: &'f [u8],
+    parsing: Parsing,
+    faults: &mut Vec<Fault>,
+) -> Option<Source<'f>> {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
@@ -360,8 +389,14 @@ fn source<'f>(path: &'f Path, bytes: &'f [u8], faults: &mut Vec<Fault>) -> Optio
         faults.push(Fault::of(&rules::POLICY_TOO_DEEP, path, what).at(text, offset, 1));
         return None;
     }
-    match text.parse::<PolicySet>() {
-        Ok(set) => Some(Source { path, text, set, shared: OnceCell::new() }),
+    let whole = || Ok(vec![Part { base: 0, set: text.parse()? }]);
+    let parsed: Result<Vec<Part>, cedar_policy::ParseErrors> = match parsing {
+        // Errors are told of the whole, where they have their place.
+        Parsing::InParts if text.len() > 2 * PART_BYTES => in_parts(text).map_or_else(whole, Ok),
+        Parsing::InParts | Parsing::Whole => whole(),
+    };
+    match parsed {
+        Ok(parts) => Some(Source { path, text, parts, shared: OnceCell::new() }),
         Err(errors) => {
             let shared = SourceText::new(text);
             faults.extend(errors.iter().map(|error| {
@@ -370,6 +405,32 @@ fn source<'f>(path: &'f Path, bytes: &'f [u8], faults: &mut Vec<Fault>) -> Optio
             None
         }
     }
+}
+
+/// Parses a file in parts; `None` if any of them cannot be parsed.
+fn in_parts(text: &str) -> Option<Vec<Part>> {
+    let pieces = nesting::pieces(text, PART_BYTES);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, PARSERS_MAX);
+    let next = AtomicUsize::new(0);
+    let parse = || {
+        let mut parts = Vec::new();
+        while let Some(piece) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let set = text.get(piece.clone())?.parse().ok()?;
+            parts.push(Part { base: piece.start, set });
+        }
+        Some(parts)
+    };
+    let mut parts = std::thread::scope(|scope| {
+        let start = |_| std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, parse).ok();
+        let parsers: Vec<_> = (0..threads).map(start).collect();
+        let mut all = Vec::new();
+        for parser in parsers {
+            all.extend(parser?.join().ok()??);
+        }
+        Some(all)
+    })?;
+    parts.sort_by_key(|part| part.base);
+    Some(parts)
 }
 
 /// Joins the policies of all files, and the links of their templates: `policy0`, `policy1`, … count over the files in the order of their paths,
@@ -385,10 +446,13 @@ fn collect(
     let mut first: BTreeMap<SmolStr, &Path> = BTreeMap::new();
     let mut number = 0;
     for (file, source) in sources.iter().enumerate() {
-        let mut own: Vec<_> = source.set.policies().collect();
-        own.sort_by_key(|policy| written_at(policy.id()));
-        for policy in own {
-            let id = match policy.annotation("id") {
+        let own = source.parts.iter().flat_map(|part| {
+            let mut own: Vec<_> = part.set.policies().collect();
+            own.sort_by_key(|policy| written_at(policy.id()));
+            own.into_iter().map(|policy| (part.base, policy))
+        });
+        for (base, policy) in own {
+            let id = match engine::annotation(policy, "id") {
                 Some(id) if !id.is_empty() => SmolStr::new(id),
                 _ => SmolStr::from(format!("policy{number}")),
             };
@@ -400,11 +464,11 @@ fn collect(
                 let message = format!("policy id `{id}` is also used in {}", before.display());
                 let fault = Fault::of(&rules::DUPLICATE_ID, source.path, message);
                 faults.push(match engine::span_of(policy) {
-                    Some(span) => fault.within(source.shared(), span.start, span.len()),
+                    Some(span) => fault.within(source.shared(), base + span.start, span.len()),
                     None => fault,
                 });
             }
-            places.add(&unique, file, engine::span_of(policy));
+            places.add(&unique, (file, base), engine::span_of(policy));
             let policy = policy.new_id(PolicyId::new(&unique));
             if let Err(error) = set.add(policy.clone()) {
                 faults.push(Fault::new(source.path, chain(&error)));

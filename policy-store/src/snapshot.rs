@@ -363,8 +363,8 @@ fn annotated(
     faults: &mut Vec<Fault>,
 ) -> Policy {
     let forbids = policy.effect() == Effect::Forbid;
-    let text = |key: &str| policy.annotation(key).filter(|text| !text.is_empty()).map(SmolStr::new);
-    let step_up = policy.annotation("step_up").and_then(|name| {
+    let text = |key: &str| engine::annotation(policy, key).filter(|text| !text.is_empty()).map(SmolStr::new);
+    let step_up = engine::annotation(policy, "step_up").and_then(|name| {
         if !forbids {
             faults.push(
                 Fault::of(&rules::STEP_UP_ON_PERMIT, "policies", format!("permit `{id}` carries `@step_up`"))

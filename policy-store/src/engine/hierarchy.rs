@@ -15,6 +15,7 @@ use cedar_policy_core::validator::CoreSchema;
 ///
 /// # Errors
 /// As there.
+#[expect(clippy::result_large_err, reason = "Cedar's own error, once for each bundle")]
 pub(crate) fn entities_from_json(
     json: &str,
     schema: &Schema,

@@ -8,6 +8,7 @@ use super::bundle::{Bundle, Part};
 use super::rules::{self, Rule};
 use super::scan::Annotation;
 use super::{nearest, rule_of};
+use crate::engine::annotation;
 use crate::fault::Fault;
 
 /// What can carry an `@allow`.
@@ -118,7 +119,7 @@ fn allowances(bundle: &Bundle<'_>) -> BTreeMap<(Carrier, String), Allowance> {
         }
     };
     for (number, subject) in bundle.policies.iter().enumerate() {
-        if let Some(value) = subject.policy.annotation("allow") {
+        if let Some(value) = annotation(subject.policy, "allow") {
             add(Carrier::Policy(number), value, None);
         }
     }

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::allow::Found;
 use super::bundle::{Bundle, Part, Subject};
 use super::{nearest, rules};
+use crate::engine::annotation;
 use crate::engine::syntax::{Kind, Term, Variable};
 use crate::settings::Requirement;
 
@@ -29,7 +30,7 @@ pub(super) fn find(bundle: &Bundle<'_>, found: &mut Found) {
 }
 
 fn text<'s>(subject: &'s Subject<'_>, name: &str) -> Option<&'s str> {
-    subject.policy.annotation(name).filter(|text| !text.trim().is_empty())
+    annotation(subject.policy, name).filter(|text| !text.trim().is_empty())
 }
 
 fn missing(bundle: &Bundle<'_>, number: usize, subject: &Subject<'_>, found: &mut Found) {
@@ -124,7 +125,7 @@ fn without_effect(bundle: &Bundle<'_>, number: usize, subject: &Subject<'_>, fou
         found.add_about_policy(number, fault.help(help));
     };
     let id = subject.id;
-    let carries = |name: &str| subject.policy.annotation(name).is_some();
+    let carries = |name: &str| annotation(subject.policy, name).is_some();
     if subject.forbids && carries("obligation") {
         add(
             "obligation",
@@ -140,7 +141,7 @@ fn without_effect(bundle: &Bundle<'_>, number: usize, subject: &Subject<'_>, fou
         );
     }
     for name in ["obligation", "severity", "allow"] {
-        if subject.policy.annotation(name).is_some_and(|text| text.trim().is_empty()) {
+        if annotation(subject.policy, name).is_some_and(|text| text.trim().is_empty()) {
             add(name, format!("`@{name}` on policy `{id}` is empty"), "give it a value, or remove it");
         }
     }
@@ -148,7 +149,7 @@ fn without_effect(bundle: &Bundle<'_>, number: usize, subject: &Subject<'_>, fou
 
 fn unused(bundle: &Bundle<'_>, found: &mut Found) {
     let used = |name: &str| -> BTreeSet<&str> {
-        bundle.policies.iter().filter_map(|subject| subject.policy.annotation(name)).collect()
+        bundle.policies.iter().filter_map(|subject| annotation(subject.policy, name)).collect()
     };
     let step_ups = used("step_up");
     for name in bundle.settings.step_up.keys().filter(|name| !step_ups.contains(name.as_str())) {

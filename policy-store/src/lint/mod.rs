@@ -100,7 +100,7 @@ impl Report {
 }
 
 fn run(files: &Files) -> Report {
-    let mut parsed = load::parse(files);
+    let mut parsed = load::parse(files, load::Parsing::Whole);
     let warnings = std::mem::take(&mut parsed.warnings);
     let mut findings = match Bundle::of(&parsed, files) {
         Some(bundle) => lints(&bundle, warnings),

@@ -12,6 +12,7 @@ use super::allow::Found;
 use super::bundle::{ActionSet, Bundle, Part, Subject};
 use super::rules;
 use crate::engine::Uid;
+use crate::engine::annotation;
 use crate::engine::syntax::Term;
 use crate::index::Named;
 
@@ -134,7 +135,7 @@ fn covers(wide: &Arc<ActionSet>, narrow: &Arc<ActionSet>) -> bool {
 /// equal, and an obligation must not be lost.
 fn as_strong(wide: &Subject<'_>, narrow: &Subject<'_>) -> bool {
     let key = if wide.forbids { "step_up" } else { "obligation" };
-    let (of_wide, of_narrow) = (wide.policy.annotation(key), narrow.policy.annotation(key));
+    let (of_wide, of_narrow) = (annotation(wide.policy, key), annotation(narrow.policy, key));
     of_wide == of_narrow || if wide.forbids { of_wide.is_none() } else { of_narrow.is_none() }
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use cedar_policy::{Entities, Schema};
 
 use super::validate::validate;
-use super::{Source, chain, collect, digest, on_deep_stack, read, source, walk};
+use super::{Parsing, Source, chain, collect, digest, on_deep_stack, read, source, walk};
+use crate::engine;
 use crate::fault::{Fault, Faults};
 use crate::settings::{OnPolicyError, Requirement, Settings};
 use crate::snapshot::{Parts, Snapshot};
@@ -53,7 +54,7 @@ fn load(from: &CedarSources<'_>) -> Result<CedarLoaded, Faults> {
         files.insert(from.policies.to_owned(), read(from.policies, from.policies, &mut 0)?);
     }
     let sources: Vec<Source<'_>> =
-        files.iter().filter_map(|(path, bytes)| source(path, bytes, &mut faults)).collect();
+        files.iter().filter_map(|(path, bytes)| source(path, bytes, Parsing::Whole, &mut faults)).collect();
     let (policies, set, places) = collect(&files, &sources, &mut warnings);
     let schema = from.schema.and_then(|path| schema(path, &mut faults));
     if let Some(schema) = &schema {
@@ -75,7 +76,7 @@ fn load(from: &CedarSources<'_>) -> Result<CedarLoaded, Faults> {
     };
     // Plain policies declare nothing: each step-up that they name asks for a login of any kind.
     let any_login = || Requirement::Authentication { acr_values: Vec::new(), max_age_s: Some(0) };
-    let named = policies.iter().filter_map(|(_, policy)| policy.annotation("step_up"));
+    let named = policies.iter().filter_map(|(_, policy)| engine::annotation(policy, "step_up"));
     let settings = Settings {
         on_policy_error: from.on_policy_error,
         step_up: named.map(|name| (name.into(), any_login())).collect(),

@@ -33,7 +33,8 @@ struct Link {
 /// A template, and the file that it is written in.
 struct Known<'f> {
     path: &'f Path,
-    file: usize,
+    /// Place among the sources, and where the part begins that it was parsed in.
+    file: (usize, usize),
     /// Whether something links it.
     linked: bool,
 }
@@ -75,9 +76,12 @@ pub(super) fn add(files: &Files, sources: &[Source<'_>], into: &mut Collected<'_
 fn templates<'f>(sources: &[Source<'f>], into: &mut Collected<'_>) -> BTreeMap<SmolStr, Known<'f>> {
     let mut known: BTreeMap<SmolStr, Known<'f>> = BTreeMap::new();
     for (file, source) in sources.iter().enumerate() {
-        let mut own: Vec<&Template> = source.set.templates().collect();
-        own.sort_by_key(|template| super::written_at(template.id()));
-        for template in own {
+        let own = source.parts.iter().flat_map(|part| {
+            let mut own: Vec<&Template> = part.set.templates().collect();
+            own.sort_by_key(|template| super::written_at(template.id()));
+            own.into_iter().map(|template| (part.base, template))
+        });
+        for (base, template) in own {
             let number = known.len();
             let id = match template.annotation("id") {
                 Some(id) if !id.is_empty() => SmolStr::new(id),
@@ -88,7 +92,7 @@ fn templates<'f>(sources: &[Source<'f>], into: &mut Collected<'_>) -> BTreeMap<S
                 into.faults.push(fault);
                 continue;
             }
-            known.insert(id, Known { path: source.path, file, linked: false });
+            known.insert(id, Known { path: source.path, file: (file, base), linked: false });
         }
     }
     known

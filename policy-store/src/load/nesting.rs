@@ -3,6 +3,8 @@
 //! Cedar's parser, and the copying, hashing and dropping of expressions, recurse; a file of brackets would exhaust a
 //! thread's stack and end the process. One pass over the bytes, no recursion.
 
+use std::ops::Range;
+
 /// Deepest nesting of brackets; people stop at about ten.
 pub(super) const BRACKETS_MAX: usize = 128;
 /// Most operators, attribute reads and `if`s in one policy: each may be one level of the expression.
@@ -10,6 +12,26 @@ pub(super) const OPERATORS_MAX: usize = 1000;
 
 /// Where a text nests too deep: byte offset, and what it exceeds.
 pub(super) fn too_deep(text: &str) -> Option<(usize, String)> {
+    scan(text, |_end| {})
+}
+
+/// Cuts a text of policies after the first policy that ends beyond each `bytes` bytes. Only for texts that are not
+/// [`too_deep`].
+pub(super) fn pieces(text: &str, bytes: usize) -> Vec<Range<usize>> {
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    scan(text, |end| {
+        if end - start >= bytes {
+            pieces.push(start..end);
+            start = end;
+        }
+    });
+    pieces.push(start..text.len());
+    pieces
+}
+
+/// One pass; `ended` hears the end of each policy.
+fn scan(text: &str, mut ended: impl FnMut(usize)) -> Option<(usize, String)> {
     let mut brackets: usize = 0;
     let mut operators: usize = 0;
     let mut bytes = text.bytes().enumerate().peekable();
@@ -31,7 +53,10 @@ pub(super) fn too_deep(text: &str) -> Option<(usize, String)> {
             }
             b'(' | b'[' | b'{' => brackets += 1,
             b')' | b']' | b'}' => brackets = brackets.saturating_sub(1),
-            b';' if brackets == 0 => operators = 0,
+            b';' if brackets == 0 => {
+                operators = 0;
+                ended(at + 1);
+            }
             b'&' | b'|' | b'!' | b'+' | b'-' | b'*' | b'.' | b'<' | b'>' | b'=' | b'?' => operators += 1,
             b'i' if bytes.peek().is_some_and(|(_, next)| *next == b'f') => operators += 1,
             _ => {}
@@ -58,6 +83,21 @@ mod tests {
         assert_eq!(too_deep(&many), None);
         assert!(too_deep(&"(".repeat(BRACKETS_MAX + 1)).is_some());
         assert!(too_deep(&"true || ".repeat(OPERATORS_MAX + 1)).is_some());
+    }
+
+    #[test]
+    fn pieces_are_the_whole_text_and_end_where_policies_end() {
+        let text =
+            "permit(principal, action, resource) when { \"a;b\" == \"\\\";\" }; // a; comment\n".repeat(50);
+        for bytes in [1, 100, 1000, 100_000] {
+            let pieces = pieces(&text, bytes);
+            let joined: String = pieces.iter().map(|piece| text.get(piece.clone()).unwrap()).collect();
+            assert_eq!(joined, text);
+            for piece in &pieces {
+                let set: cedar_policy::PolicySet = text.get(piece.clone()).unwrap().parse().unwrap();
+                assert!(bytes > 100 || set.num_of_policies() <= 2, "{piece:?}");
+            }
+        }
     }
 
     #[test]

@@ -272,3 +272,37 @@ fn a_link_that_does_not_fit_is_refused_and_so_is_a_template_without_one() {
     assert!(faults(&twice).contains("link 2 (`l`)"));
     assert!(faults(&with("reader", &both).replace("\"l\"", "\"own\"")).contains("own"), "the id of a policy");
 }
+
+#[test]
+fn a_large_file_is_parsed_in_parts_and_every_place_in_it_is_the_files() {
+    let one = |at: usize| {
+        format!(
+            "@id(\"p{at}\") permit (principal, action == Action::\"read\", resource)\nwhen {{ context.session.known }};\n"
+        )
+    };
+    let many: String = (0..12_000).map(one).collect();
+    assert!(many.len() > 3 * PART_BYTES);
+    let with = |last: &str| {
+        let text = format!("{many}{last}");
+        Files::from([
+            ("bundle.toml".into(), b"name = \"t\"".to_vec()),
+            ("schema.cedarschema".into(), SCHEMA.into()),
+            ("policies/a.cedar".into(), text.into_bytes()),
+        ])
+    };
+    let snapshot = files(&with("")).unwrap().snapshot;
+    let ids: Vec<&str> = snapshot.policies().iter().map(|policy| policy.id.as_str()).collect();
+    let expected: Vec<String> = (0..12_000).map(|at| format!("p{at}")).collect();
+    assert_eq!(ids, expected);
+    let place = |last: &str| {
+        let faults = files(&with(last)).unwrap_err();
+        let fault = faults.list().first().unwrap().clone();
+        (fault.file().to_owned(), fault.line(), fault.column())
+    };
+    let at = |column| ("policies/a.cedar".into(), Some(24_001), Some(column));
+    assert_eq!(place("permit (principal, action == Action::\"raed\", resource);"), at(30), "validation");
+    assert_eq!(place("@id(\"p7\") forbid (principal, action, resource);"), at(1), "an id twice");
+    assert_eq!(place("permit (principal, action, resource"), at(36), "syntax");
+    let unclosed = place("permit (principal, action, resource) when { \"");
+    assert_eq!(unclosed.1, Some(24_001), "a string that does not end");
+}

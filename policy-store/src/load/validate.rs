@@ -19,6 +19,8 @@ use crate::lint::rules::{self, Rule};
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) source: usize,
+    /// Where the part of the source begins that it was parsed in.
+    base: usize,
     pub(crate) span: Range<usize>,
 }
 
@@ -31,9 +33,10 @@ pub(crate) struct Places {
 
 impl Places {
     /// Adds the next policy, by the id that it has within the set.
-    pub(super) fn add(&mut self, id: &str, source: usize, span: Option<Range<usize>>) {
+    pub(super) fn add(&mut self, id: &str, (source, base): (usize, usize), span: Option<Range<usize>>) {
         self.by_id.insert(id.into(), self.in_order.len());
-        self.in_order.push(span.map(|span| Place { source, span }));
+        let placed = |span: Range<usize>| Place { source, base, span: base + span.start..base + span.end };
+        self.in_order.push(span.map(placed));
     }
 
     /// The place of a policy, by its number in the order of the bundle.
@@ -72,10 +75,12 @@ pub(super) fn validate(
     let result = Validator::new(schema.clone()).validate(set, ValidationMode::Strict);
     let placed = |policy: &PolicyId, rule: &'static Rule, message: String, diagnostic: &dyn Diagnostic| {
         let id: &str = policy.as_ref();
-        match places.named(id).and_then(|place| sources.get(place.source)) {
-            Some(source) => Fault::of(rule, source.path, message)
-                .of_policy(id)
-                .labelled_within(source.shared(), diagnostic),
+        match places.named(id).and_then(|place| Some((sources.get(place.source)?, place.base))) {
+            Some((source, base)) => Fault::of(rule, source.path, message).of_policy(id).labelled_from(
+                source.shared(),
+                base,
+                diagnostic,
+            ),
             None => Fault::of(rule, "policies", message).of_policy(id),
         }
     };
