@@ -165,6 +165,9 @@ pub const BUNDLE_STORE_RETRY: Duration = Duration::from_secs(30);
 /// Rounds of waiting for quiet; a directory that never rests is read all the same, after ten seconds.
 pub const BUNDLE_SETTLE_ROUNDS_MAX: usize = 50;
 
+/// By how much the threads that load bundles stand back (nice(2)): all the way, a fiftieth of a busy core is left to them.
+pub const BUNDLE_NICE: i32 = 19;
+
 /// Requests that wait for the thread that keeps bundles; each takes up to some seconds, and operators are few.
 pub const BUNDLE_COMMANDS: usize = 16;
 

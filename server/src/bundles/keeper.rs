@@ -117,6 +117,10 @@ impl Keeper {
     /// # Errors
     /// Never; a source that cannot be read for a time is a refusal like any other.
     pub fn run(mut self, shutdown: &Shutdown) -> Result<(), std::convert::Infallible> {
+        // This thread and those that it starts to load: with all cores busy, decisions go first and a swap takes longer.
+        if let Err(error) = rustix::process::nice(limits::BUNDLE_NICE) {
+            tracing::warn!(%error, "loading a bundle will compete with decisions");
+        }
         let _watcher = self.local.as_ref().and_then(|local| local.notices(&self.bundles));
         while shutdown.phase() == Phase::Running {
             match self.heard.recv_timeout(limits::BUNDLE_LOOK_INTERVAL) {
