@@ -231,6 +231,13 @@ impl Needs {
         self.facts |= 1 << fact as u8;
     }
 
+    /// The same with one fact more.
+    #[must_use]
+    pub fn and(mut self, fact: Fact) -> Self {
+        self.add(fact);
+        self
+    }
+
     /// Adds a whole group, read other than field by field.
     pub fn add_whole(&mut self, group: Group) {
         self.whole |= 1 << group as u8;

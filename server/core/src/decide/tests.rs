@@ -410,11 +410,11 @@ fn whole_groups_read_like_records() {
 #[test]
 fn only_an_answer_that_rests_on_no_fact_has_a_lease() {
     let timeless = snapshot(PERMIT);
-    assert_eq!(judge(&timeless, &attempt(&timeless), &Facts::default()).lease_ms(), 250);
+    assert_eq!(judge(&timeless, &attempt(&timeless), &Facts::default()).lease().lease_ms, 250);
     let with_fact = snapshot("permit(principal, action, resource) unless { context.risk.score > 5 };");
-    assert_eq!(judge(&with_fact, &attempt(&with_fact), &Facts::default()).lease_ms(), 0);
+    assert_eq!(judge(&with_fact, &attempt(&with_fact), &Facts::default()).lease().lease_ms, 0);
     let denied = snapshot("forbid(principal, action, resource);");
-    assert_eq!(judge(&denied, &attempt(&denied), &Facts::default()).lease_ms(), 0);
+    assert_eq!(judge(&denied, &attempt(&denied), &Facts::default()).lease().lease_ms, 0);
 }
 
 #[test]
