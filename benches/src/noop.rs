@@ -223,7 +223,7 @@ fn usual_verdict() -> Verdict {
             ages: vec![age("session", 340_000), age("risk", 5_000)],
         }),
         decision_id: "01940000-0000-7000-8000-000000000000".to_owned(),
-        lease: Some(Lease { lease_ms: 0 }),
+        lease: Some(Lease::default()),
         ..Verdict::default()
     }
 }

@@ -173,8 +173,13 @@ impl<'f> Ahead<'f> {
                 }
                 Threshold::Window => {
                     let task = self.session.and_then(|(session, _)| session.task.as_deref());
-                    self.at(task.and_then(|task| task.not_before_ms));
-                    self.at(task.and_then(|task| task.not_after_ms));
+                    let window = task.map(|task| (task.not_before_ms, task.not_after_ms));
+                    // One that ends before it starts is never open.
+                    let opens =
+                        window.filter(|(from, end)| from.zip(*end).is_none_or(|(from, end)| from < end));
+                    let (from, end) = opens.unwrap_or_default();
+                    self.at(from);
+                    self.at(end);
                 }
                 Threshold::Silence => {
                     for (source, expected) in &self.settings.signals.source {

@@ -246,13 +246,13 @@ impl Facts {
     /// How old a group of facts is, in milliseconds since the newest input that it rests on; over several hops or sources
     /// that of the oldest. `None`: nothing is known, or it comes with the attempt itself.
     #[must_use]
-    pub fn age_ms(&self, group: Group, attempt: &Attempt, now: Now) -> Option<u64> {
+    pub fn age_ms(&self, group: Group, attempt: &Attempt, settings: &Settings, now: Now) -> Option<u64> {
         let newest = match group {
             Group::Session | Group::Task => self.known().map(|(session, _)| session.refreshed_ms),
             Group::Behavior => self.known().map(|(_, behavior)| behavior.last_seen_ms),
             Group::Risk => self.hops.iter().filter_map(|hop| hop.risk.as_deref()?.newest_ms()).min(),
             Group::Token => attempt.token.as_ref().and_then(|token| token.issued_ms),
-            Group::Signals => self.heard.iter().map(|(_, at)| *at).min(),
+            Group::Signals => settings.signals.source.keys().filter_map(|source| self.heard_ms(source)).min(),
             Group::Actor | Group::Request | Group::Now => None,
         };
         newest.map(|at| u64::try_from(now.wall_ms.saturating_sub(at)).unwrap_or(0))

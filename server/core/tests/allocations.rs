@@ -23,7 +23,7 @@ const OF_OURS: u64 = 4;
 
 fn allocations(policies: &str) -> u64 {
     let files: BTreeMap<PathBuf, Vec<u8>> = [
-        ("bundle.toml", "name = \"t\""),
+        ("bundle.toml", "name = \"t\"\n[lease]\nmax_ms = 60000\nunheld_max_ms = 1000"),
         (
             "schema.cedarschema",
             "entity Agent, Doc; action read appliesTo { principal: Agent, resource: Doc,

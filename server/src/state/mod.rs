@@ -9,6 +9,7 @@
 //! Never does: I/O, reading a clock.
 
 mod gather;
+mod heard;
 mod sessions;
 mod signals;
 mod table;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use smol_str::SmolStr;
 
 pub use gather::{Learned, SKEW_MAX_MS, life_ms};
+use heard::Heard;
 pub use sessions::{Closed, OpenFault, SessionChange, Target};
 pub use signals::{Change, Outcome, Signal};
 use table::Table;
@@ -55,6 +57,7 @@ pub struct State {
     subjects: Table<Uid, Subject>,
     /// Ended sessions, with the time after which nothing could bring them back, Unix milliseconds.
     revoked: Table<SmolStr, i64>,
+    heard: Heard,
 }
 
 /// A session and what it did.
@@ -120,6 +123,7 @@ impl State {
                 .build_with_hasher(ahash::RandomState::new()),
             subjects: Table::new(capacity.subjects),
             revoked: Table::new(capacity.revocations),
+            heard: Heard::default(),
         }
     }
 
@@ -127,6 +131,11 @@ impl State {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::SeqCst)
+    }
+
+    /// Something was heard of a source of signals, whatever it was; when anything was before, Unix milliseconds.
+    pub fn hear(&self, source: &str, now: Now) -> Option<i64> {
+        self.heard.hear(source, now)
     }
 
     /// How full the tables are.

@@ -298,7 +298,7 @@ fn instants(from_ms: i64, end_ms: i64) -> impl Iterator<Item = i64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(250))]
 
     #[test]
     fn no_verdict_changes_before_its_boundary_and_something_does_there(
