@@ -64,6 +64,13 @@ impl Answers {
         Self { verdict, check }
     }
 
+    /// The same with this lease, which makes the verdict a few bytes longer.
+    #[must_use]
+    pub fn leased(mut self, lease: Lease) -> Self {
+        self.verdict.lease = Some(lease);
+        self
+    }
+
     /// Sizes of the answers in bytes, as [`Self::sized`] takes them.
     #[must_use]
     pub fn bytes(&self) -> (usize, usize) {
