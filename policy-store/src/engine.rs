@@ -537,6 +537,11 @@ impl Condition {
     }
 }
 
+/// What a policy whose facts are gathered reads of time; `None`: nothing.
+pub(crate) fn times(policy: &cedar_policy::Policy, risk: &RiskSettings) -> Option<Times> {
+    time::times(Condition::of(policy, ContextLayout::Gathered).expression.as_deref()?, risk)
+}
+
 /// Tables for [`Condition::intern`].
 #[derive(Default)]
 pub(crate) struct Interned {
