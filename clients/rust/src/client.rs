@@ -15,10 +15,10 @@ use crate::v1::session_service_client::SessionServiceClient;
 use crate::v1::signal_service_client::SignalServiceClient;
 use crate::v1::{
     Attempt, DecideBatchRequest, DecideRequest, EndSessionRequest, EndSessionResponse, EntityRef,
-    GetSessionRequest, HoldOpen, ListSessionsRequest, ListSessionsResponse, OpenSessionRequest, OpenSessionResponse,
-    Record, RecordFilter, ReportSignalsRequest, ReportSignalsResponse, Session, Signal, StatusRequest,
-    StatusResponse, StreamRecordsRequest, StreamRecordsResponse, UpdateSessionRequest, UpdateSessionResponse,
-    Verdict,
+    GetSessionRequest, HoldOpen, ListSessionsRequest, ListSessionsResponse, OpenSessionRequest,
+    OpenSessionResponse, Record, RecordFilter, ReportSignalsRequest, ReportSignalsResponse, Session, Signal,
+    StatusRequest, StatusResponse, StreamRecordsRequest, StreamRecordsResponse, UpdateSessionRequest,
+    UpdateSessionResponse, Verdict,
 };
 use crate::{Endpoint, Error};
 

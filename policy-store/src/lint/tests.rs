@@ -452,7 +452,8 @@ fn a_finding_spans_what_it_is_about() {
 
 #[test]
 fn a_policy_that_takes_the_lease_from_allows_is_noted_where_leases_are_given() {
-    let policy = format!("{NAMED} forbid {SCOPE} when {{ context.session.age_s > context.session.auth_age_s }};");
+    let policy =
+        format!("{NAMED} forbid {SCOPE} when {{ context.session.age_s > context.session.auth_age_s }};");
     assert!(in_policy(&policy).is_empty());
     let settings = format!("{}[lease]\nmax_ms = 500\n", CLEAN[0].1);
     let leased = |policy: &str| found(&[("bundle.toml", &settings), ("policies/z.cedar", policy)]);

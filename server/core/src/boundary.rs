@@ -109,6 +109,7 @@ impl<'f> Ahead<'f> {
             SessionFacts::Unknown
             | SessionFacts::Revoked
             | SessionFacts::Untellable
+            | SessionFacts::Unreadable
             | SessionFacts::Told(_) => None,
         };
         Self {

@@ -42,6 +42,8 @@ pub enum SessionFacts {
     Revoked,
     /// It is not known, and the table that would remember its revocation is full.
     Untellable,
+    /// It is not in memory, and the disk cannot be read.
+    Unreadable,
     /// Nothing is looked up: these values are told, as a record of an earlier decision holds them.
     Told(Arc<Told>),
 }
@@ -133,6 +135,7 @@ impl Facts {
             SessionFacts::Unknown | SessionFacts::Told(_) => return None,
             SessionFacts::Revoked => return Some(ReasonCode::SessionRevoked),
             SessionFacts::Untellable => return Some(ReasonCode::StateFull),
+            SessionFacts::Unreadable => return Some(ReasonCode::StateUnreadable),
             SessionFacts::Known(session, behavior) => (session, behavior),
         };
         match session.status(behavior.last_seen_ms, settings.sessions.idle_max_s, now) {
@@ -208,7 +211,8 @@ impl Facts {
             Fact::ActorRoot => Text(named(attempt, (hop > 0).then_some(0))),
             Fact::SignalsSilent => {
                 let expected = settings.signals.source.iter();
-                let silent = expected.filter(|(source, of)| self.is_silent(source, of.max_silence_s, now));
+                let silent =
+                    expected.filter(|(source, of)| is_silent(self.heard_ms(source), of.max_silence_s, now));
                 texts(Some(silent.map(|(source, _)| source)))
             }
         }
@@ -219,16 +223,13 @@ impl Facts {
         self.heard.iter().find(|(name, _)| name == source).map(|(_, at)| *at)
     }
 
-    fn is_silent(&self, source: &str, max_s: u64, now: Now) -> bool {
-        self.heard_ms(source).is_none_or(|heard| exceeds(now.since_s(heard), max_s))
-    }
-
     fn known(&self) -> Option<(&Session, &Behavior)> {
         match &self.session {
             SessionFacts::Known(session, behavior) => Some((session, behavior)),
             SessionFacts::Unknown
             | SessionFacts::Revoked
             | SessionFacts::Untellable
+            | SessionFacts::Unreadable
             | SessionFacts::Told(_) => None,
         }
     }
@@ -257,6 +258,12 @@ impl Facts {
         };
         newest.map(|at| u64::try_from(now.wall_ms.saturating_sub(at)).unwrap_or(0))
     }
+}
+
+/// Whether a source of signals is silent of which something was last heard then, Unix milliseconds.
+#[must_use]
+pub fn is_silent(heard_ms: Option<i64>, max_silence_s: u64, now: Now) -> bool {
+    heard_ms.is_none_or(|heard| exceeds(now.since_s(heard), max_silence_s))
 }
 
 fn exceeds(age_s: i64, max_s: u64) -> bool {

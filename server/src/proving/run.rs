@@ -36,7 +36,12 @@ pub const SESSIONS_MAX: usize = STEPS_MAX;
 /// An empty state for one scenario.
 pub(super) fn empty_state() -> State {
     let sessions = u64::try_from(SESSIONS_MAX).unwrap_or(u64::MAX);
-    State::new(Capacity { sessions, subjects: SESSIONS_MAX, revocations: SESSIONS_MAX })
+    State::new(Capacity {
+        sessions,
+        stored_sessions: sessions,
+        subjects: SESSIONS_MAX,
+        revocations: SESSIONS_MAX,
+    })
 }
 
 /// The bundle with the scenario's own entities, where it has some.
@@ -169,7 +174,7 @@ impl Player<'_> {
                     signal.message(now.wall_ms).map_err(|fault| undone(fault, "tell one change"))?;
                 let read = told::signal(&message, self.snapshot, now);
                 let read = read.map_err(|status| undone(status.message(), ASK_THE_SCHEMA))?;
-                self.state.hear(&message.source, now);
+                self.state.hear(&message.source, self.snapshot.settings(), now);
                 match self.state.apply(&read, self.life_ms(), now) {
                     Ok((Outcome::Applied, _)) => Ok(None),
                     Ok((Outcome::Superseded, _)) => Err(undone(
@@ -184,7 +189,7 @@ impl Player<'_> {
                 }
             }
             Step::Heard(source) => {
-                self.state.hear(source, self.clock.now());
+                self.state.hear(source, self.snapshot.settings(), self.clock.now());
                 Ok(None)
             }
             Step::Attempt(attempt) => self.attempt(attempt, place).map(Some),
@@ -238,7 +243,7 @@ impl Player<'_> {
     }
 
     fn knows(&self, session: &str) -> bool {
-        self.opened.contains(session) || self.state.session(session).is_some()
+        self.opened.contains(session) || self.state.session(session).is_ok_and(|found| found.is_some())
     }
 
     fn attempt(&mut self, told: &AttemptTold, place: Place) -> Result<Case, Undone> {

@@ -14,11 +14,11 @@ use tokio::sync::mpsc;
 use super::holds::{Holds, Wanted};
 use super::table::{Held, Kept};
 use super::{MS_NS, Shared};
+use crate::Client;
 use crate::hold::{HoldReceiver, HoldSender};
 use crate::v1::hold_request::Part as Request;
 use crate::v1::hold_response::Part;
 use crate::v1::{Decision, HoldAdd, HoldAttempt, HoldDrop, HoldOpen, HoldOpened, HoldVerdict};
-use crate::Client;
 
 /// Most registrations that wait for the stream, and that go into one message: what the service takes in one.
 pub(super) const WANTED_MAX: usize = 1024;
@@ -201,16 +201,14 @@ impl State {
         hold.keys().both().into_iter().for_each(|key| table.remove(key));
         let since_ns = if hold.answered { now_ns } else { hold.sent_ns };
         let allow = told.verdict.filter(|verdict| verdict.decision() == Decision::Allow);
-        let Some((verdict, lease)) = allow.and_then(|verdict| verdict.lease.map(|lease| (verdict, lease))) else {
+        let Some((verdict, lease)) = allow.and_then(|verdict| verdict.lease.map(|lease| (verdict, lease)))
+        else {
             return self.drop_hold(told.hold_id);
         };
         let after = |ms: u32| since_ns.saturating_add(u64::from(ms) * MS_NS);
         let until_ns = after(lease.held_lease_ms);
-        let held = Held {
-            stream: self.stream,
-            until_ns,
-            loss_max_ns: u64::from(lease.stream_loss_max_ms) * MS_NS,
-        };
+        let held =
+            Held { stream: self.stream, until_ns, loss_max_ns: u64::from(lease.stream_loss_max_ms) * MS_NS };
         let kept = Kept { verdict: Arc::new(verdict), until_ns: after(lease.lease_ms), held: Some(held) };
         if lease.held_lease_ms == 0 {
             return self.drop_hold(told.hold_id);

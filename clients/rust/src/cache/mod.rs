@@ -84,7 +84,11 @@ impl CachedClient {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn holding(client: Client, allows_max: usize, enforcement_point: impl Into<String>) -> (Self, Holding) {
+    pub fn holding(
+        client: Client,
+        allows_max: usize,
+        enforcement_point: impl Into<String>,
+    ) -> (Self, Holding) {
         let (wanted, queue) = mpsc::channel(WANTED_MAX);
         let cached = Self { wanted: Some(wanted), ..Self::new(client.clone(), allows_max) };
         let shared = Arc::clone(&cached.shared);
@@ -111,7 +115,8 @@ impl CachedClient {
         let without_context = key::write(&mut key, &attempt);
         let keys = Keys { key: &key, without_context };
         let (generation, sent_ns) = (table.generation(), clock.now_ns());
-        let to_hold = self.wanted.as_ref().filter(|_| self.is_holding()).map(|wanted| (wanted, attempt.clone()));
+        let to_hold =
+            self.wanted.as_ref().filter(|_| self.is_holding()).map(|wanted| (wanted, attempt.clone()));
         let verdict = Arc::new(self.client.clone().decide(attempt).await?);
         let lease = verdict.lease.filter(|_| verdict.decision() == Decision::Allow).unwrap_or_default();
         match lease.lease_ms {
