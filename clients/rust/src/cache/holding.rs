@@ -70,18 +70,7 @@ impl Holding {
         wanted: mpsc::Receiver<Wanted>,
         allows_max: usize,
     ) -> Self {
-        let state = State {
-            holds: Holds::new(allows_max),
-            resume_token: String::new(),
-            sequence: 0,
-            stream: 0,
-            patience_ns: 0,
-            heard_ns: 0,
-            catches_up: false,
-            adds: Vec::new(),
-            drops: Vec::new(),
-        };
-        Self { client, shared, enforcement_point, wanted, state }
+        Self { client, shared, enforcement_point, wanted, state: State::new(allows_max) }
     }
 
     /// Keeps the stream open, and opens it again when it is lost, until the last clone of the cached client is dropped.
@@ -130,7 +119,7 @@ impl Holding {
                 biased;
                 told = receiver.receive() => match told {
                     Ok(Some(part)) => {
-                        state.hear(shared, part);
+                        state.hear(shared, part, shared.clock.now_ns());
                         heard = tokio::time::Instant::now();
                     }
                     Ok(None) | Err(_) => return Ended::Lost,
@@ -157,8 +146,21 @@ enum Ended {
 }
 
 impl State {
-    fn hear(&mut self, shared: &Shared, part: Part) {
-        let now_ns = shared.clock.now_ns();
+    fn new(holds_max: usize) -> Self {
+        Self {
+            holds: Holds::new(holds_max),
+            resume_token: String::new(),
+            sequence: 0,
+            stream: 0,
+            patience_ns: 0,
+            heard_ns: 0,
+            catches_up: false,
+            adds: Vec::new(),
+            drops: Vec::new(),
+        }
+    }
+
+    fn hear(&mut self, shared: &Shared, part: Part, now_ns: u64) {
         self.heard_ns = now_ns;
         match part {
             Part::Opened(opened) => return self.opened(shared, opened, now_ns),
@@ -248,3 +250,6 @@ impl State {
         Request::Drop(HoldDrop { hold_ids: std::mem::replace(&mut self.drops, rest) })
     }
 }
+
+#[cfg(test)]
+mod tests;
