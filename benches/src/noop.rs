@@ -64,6 +64,13 @@ impl Answers {
         Self { verdict, check }
     }
 
+    /// The same with this lease, which makes the verdict a few bytes longer.
+    #[must_use]
+    pub fn leased(mut self, lease: Lease) -> Self {
+        self.verdict.lease = Some(lease);
+        self
+    }
+
     /// Sizes of the answers in bytes, as [`Self::sized`] takes them.
     #[must_use]
     pub fn bytes(&self) -> (usize, usize) {
@@ -223,7 +230,7 @@ fn usual_verdict() -> Verdict {
             ages: vec![age("session", 340_000), age("risk", 5_000)],
         }),
         decision_id: "01940000-0000-7000-8000-000000000000".to_owned(),
-        lease: Some(Lease { lease_ms: 0 }),
+        lease: Some(Lease::default()),
         ..Verdict::default()
     }
 }

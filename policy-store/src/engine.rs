@@ -11,6 +11,7 @@
 
 mod hierarchy;
 pub(crate) mod syntax;
+mod time;
 
 pub(crate) use hierarchy::entities_from_json;
 
@@ -28,10 +29,13 @@ use cedar_policy_core::entities::{Dereference, Entities};
 use cedar_policy_core::evaluator::{EvaluationError, Evaluator, RestrictedEvaluator};
 use cedar_policy_core::extensions::Extensions;
 use cedar_policy_core::validator::types::{EntityKind, Type};
+use smallvec::{SmallVec, smallvec};
 use smol_str::SmolStr;
 
 use crate::fragment::{Group, Needs};
+use crate::settings::RiskSettings;
 use crate::shape::Shape;
+use crate::times::Times;
 
 /// An entity id, `Type::"id"`. Cloning is one reference count.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -480,6 +484,8 @@ pub struct Condition {
     expression: Option<Arc<Expr>>,
     /// The facts that it reads.
     pub(crate) needs: Needs,
+    /// What it reads of time; `None`: nothing.
+    times: Option<Arc<Times>>,
 }
 
 impl Condition {
@@ -492,7 +498,13 @@ impl Condition {
         let expression = core
             .non_scope_constraints()
             .map(|expression| Arc::new(Rewrite { layout, needs: &mut needs }.expression(expression)));
-        Self { expression, needs }
+        Self { expression, needs, times: None }
+    }
+
+    /// What it reads of time; `None`: nothing.
+    #[must_use]
+    pub fn times(&self) -> Option<&Times> {
+        self.times.as_deref()
     }
 
     /// Whether nothing remains beside the scope, so that a policy in scope is satisfied.
@@ -509,17 +521,33 @@ impl Condition {
     }
 
     /// Shares equal conditions: generated policy sets repeat a few conditions thousands of times, and a shared
-    /// one stays in the processor's cache.
-    pub(crate) fn intern(&mut self, seen: &mut ahash::AHashMap<Arc<Expr>, Arc<Expr>>) {
-        if let Some(expression) = &mut self.expression {
-            let shared = seen.entry(Arc::clone(expression)).or_insert_with(|| Arc::clone(expression));
-            *expression = Arc::clone(shared);
-        }
+    /// one stays in the processor's cache. Finds what each reads of time on the way.
+    ///
+    /// `risk`: whose levels to go by, where facts are gathered.
+    pub(crate) fn intern(&mut self, seen: &mut Interned, risk: Option<&RiskSettings>) {
+        let Some(expression) = &mut self.expression else { return };
+        let Interned { expressions, times } = seen;
+        let (shared, read) = expressions.entry(Arc::clone(expression)).or_insert_with(|| {
+            let read = risk.and_then(|risk| time::times(expression, risk)).map(Arc::new);
+            let read = read.map(|read| Arc::clone(times.entry(Arc::clone(&read)).or_insert(read)));
+            (Arc::clone(expression), read)
+        });
+        *expression = Arc::clone(shared);
+        self.times.clone_from(read);
     }
 }
 
-/// A table for [`Condition::intern`].
-pub(crate) type Interned = ahash::AHashMap<Arc<Expr>, Arc<Expr>>;
+/// What a policy whose facts are gathered reads of time; `None`: nothing.
+pub(crate) fn times(policy: &cedar_policy::Policy, risk: &RiskSettings) -> Option<Times> {
+    time::times(Condition::of(policy, ContextLayout::Gathered).expression.as_deref()?, risk)
+}
+
+/// Tables for [`Condition::intern`].
+#[derive(Default)]
+pub(crate) struct Interned {
+    expressions: ahash::AHashMap<Arc<Expr>, (Arc<Expr>, Option<Arc<Times>>)>,
+    times: ahash::AHashMap<Arc<Times>, Arc<Times>>,
+}
 
 /// Where a policy is written, in bytes of the text that it was parsed from.
 #[must_use]
@@ -657,26 +685,27 @@ fn bare_context(expression: &Expr) -> bool {
     if attribute_of_context {
         return false;
     }
+    matches!(expression.expr_kind(), ExprKind::Var(Var::Context))
+        || parts(expression).into_iter().any(bare_context)
+}
+
+/// The expressions that an expression is directly made of.
+fn parts(expression: &Expr) -> SmallVec<[&Expr; 4]> {
     match expression.expr_kind() {
-        ExprKind::Var(variable) => *variable == Var::Context,
-        ExprKind::Lit(_) | ExprKind::Slot(_) | ExprKind::Unknown(_) => false,
+        ExprKind::Var(_) | ExprKind::Lit(_) | ExprKind::Slot(_) | ExprKind::Unknown(_) => SmallVec::new(),
         ExprKind::If { test_expr, then_expr, else_expr } => {
-            bare_context(test_expr) || bare_context(then_expr) || bare_context(else_expr)
+            [test_expr, then_expr, else_expr].map(|part| &**part).into_iter().collect()
         }
-        ExprKind::And { left, right } | ExprKind::Or { left, right } => {
-            bare_context(left) || bare_context(right)
-        }
-        ExprKind::BinaryApp { arg1, arg2, .. } => bare_context(arg1) || bare_context(arg2),
-        ExprKind::UnaryApp { arg, .. } => bare_context(arg),
+        ExprKind::And { left, right } | ExprKind::Or { left, right } => smallvec![&**left, &**right],
+        ExprKind::BinaryApp { arg1, arg2, .. } => smallvec![&**arg1, &**arg2],
+        ExprKind::UnaryApp { arg, .. } => smallvec![&**arg],
         ExprKind::GetAttr { expr, .. }
         | ExprKind::HasAttr { expr, .. }
         | ExprKind::ExtHasAttr { expr, .. }
         | ExprKind::Like { expr, .. }
-        | ExprKind::Is { expr, .. } => bare_context(expr),
-        ExprKind::ExtensionFunctionApp { args: items, .. } | ExprKind::Set(items) => {
-            items.iter().any(bare_context)
-        }
-        ExprKind::Record(fields) => fields.values().any(bare_context),
+        | ExprKind::Is { expr, .. } => smallvec![&**expr],
+        ExprKind::ExtensionFunctionApp { args: items, .. } | ExprKind::Set(items) => items.iter().collect(),
+        ExprKind::Record(fields) => fields.values().collect(),
     }
 }
 

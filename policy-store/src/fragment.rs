@@ -42,11 +42,13 @@ pub enum Group {
     Request,
     /// The time of the decision, a `datetime`.
     Now,
+    /// `Cardea::Signals`
+    Signals,
 }
 
 impl Group {
     /// Every group.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Session,
         Self::Risk,
         Self::Behavior,
@@ -55,6 +57,7 @@ impl Group {
         Self::Actor,
         Self::Request,
         Self::Now,
+        Self::Signals,
     ];
 
     /// The attribute of `context`.
@@ -69,6 +72,7 @@ impl Group {
             Self::Actor => "actor",
             Self::Request => "request",
             Self::Now => "now",
+            Self::Signals => "signals",
         }
     }
 
@@ -88,6 +92,7 @@ impl Group {
             Self::Task => Some("Cardea::Task"),
             Self::Token => Some("Cardea::Token"),
             Self::Actor => Some("Cardea::Actor"),
+            Self::Signals => Some("Cardea::Signals"),
             Self::Request | Self::Now => None,
         }
     }
@@ -103,7 +108,13 @@ impl Group {
     pub const fn is_of_hop(self) -> bool {
         match self {
             Self::Risk | Self::Actor => true,
-            Self::Session | Self::Behavior | Self::Task | Self::Token | Self::Request | Self::Now => false,
+            Self::Session
+            | Self::Behavior
+            | Self::Task
+            | Self::Token
+            | Self::Request
+            | Self::Now
+            | Self::Signals => false,
         }
     }
 
@@ -116,7 +127,7 @@ impl Group {
 macro_rules! facts {
     ($($variant:ident $group:ident $name:literal,)*) => {
         /// One fact.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum Fact {
             $(#[doc = concat!("`context.", stringify!($group), ".", $name, "`; see `SCHEMA`.")] $variant,)*
@@ -176,6 +187,7 @@ facts! {
     ActorDepth Actor "depth",
     ActorImmediate Actor "immediate",
     ActorRoot Actor "root",
+    SignalsSilent Signals "silent",
 }
 
 const _: () = assert!(Fact::ALL.len() <= 64, "a set of facts is one 64-bit word");
@@ -195,19 +207,35 @@ impl Fact {
         let text = [1, b'!' + self as u8];
         SmolStr::new_inline(std::str::from_utf8(&text).unwrap_or(""))
     }
+
+    /// The fact of that key in the flat record.
+    #[must_use]
+    pub fn of_key(key: &str) -> Option<Self> {
+        match key.as_bytes() {
+            [1, place] => Self::ALL.get(usize::from(place.checked_sub(b'!')?)).copied(),
+            _ => None,
+        }
+    }
 }
 
 /// Which facts somebody reads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Needs {
     facts: u64,
-    whole: u8,
+    whole: u16,
 }
 
 impl Needs {
     /// Adds one fact.
     pub fn add(&mut self, fact: Fact) {
         self.facts |= 1 << fact as u8;
+    }
+
+    /// The same with one fact more.
+    #[must_use]
+    pub fn and(mut self, fact: Fact) -> Self {
+        self.add(fact);
+        self
     }
 
     /// Adds a whole group, read other than field by field.
@@ -274,8 +302,8 @@ impl Needs {
 }
 
 fn group_mask(group: Group) -> u64 {
-    const MASKS: [u64; 8] = {
-        let mut masks = [0; 8];
+    const MASKS: [u64; 9] = {
+        let mut masks = [0; 9];
         let mut index = 0;
         while index < Fact::ALL.len() {
             #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
@@ -297,6 +325,8 @@ mod tests {
     fn keys_are_distinct_and_stay_inline() {
         let mut keys: Vec<SmolStr> = Fact::ALL.into_iter().map(Fact::key).collect();
         assert!(keys.iter().all(|key| key.len() == 2 && !key.is_heap_allocated()));
+        assert!(Fact::ALL.into_iter().all(|fact| Fact::of_key(&fact.key()) == Some(fact)));
+        assert!(["", "\u{1}", "\u{1} ", "\u{1}~", "ab"].iter().all(|key| Fact::of_key(key).is_none()));
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), Fact::ALL.len());
@@ -311,5 +341,7 @@ mod tests {
         assert!(needs.reads_any(Group::Risk) && !needs.reads_any(Group::Session));
         needs.add_whole(Group::Request);
         assert!(needs.reads_any(Group::Request));
+        needs.add_whole(Group::Signals);
+        assert!(needs.reads_whole(Group::Signals) && needs.reads(Fact::SignalsSilent));
     }
 }

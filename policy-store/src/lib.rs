@@ -22,4 +22,5 @@ pub mod snapshot;
 pub mod stamp;
 pub mod statement;
 pub mod store;
+pub mod times;
 pub mod trust;

@@ -1,14 +1,23 @@
 //! `bundle.toml`: what a bundle says beside its policies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use smol_str::SmolStr;
+
+use crate::engine::Uid;
 
 /// Half-life of a risk signal that names none, in seconds.
 const RISK_HALF_LIFE_S: u64 = 3600;
 /// Longest life of a session that names no end, in seconds.
 const SESSION_MAX_AGE_S: u64 = 12 * 3600;
+/// Longest lease, and longest time without the stream, in milliseconds: a day. What is asked once a day need not be
+/// cached.
+const LEASE_MAX_MS: u32 = 24 * 3600 * 1000;
+/// Most sources of signals that a bundle can expect: an organisation has a dozen.
+const SOURCES_MAX: usize = 64;
+/// Longest name of a source, in bytes: what a signal may carry.
+const SOURCE_BYTES_MAX: usize = 256;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -31,6 +40,9 @@ pub struct Settings {
     /// How old facts may be.
     #[serde(default)]
     pub facts: FactSettings,
+    /// Where signals come from.
+    #[serde(default)]
+    pub signals: SignalSettings,
     /// How long answers may be reused.
     #[serde(default)]
     pub lease: LeaseSettings,
@@ -95,17 +107,153 @@ impl Default for RiskSettings {
 pub struct FactSettings {
     /// A session about which nothing was heard for this long denies, in seconds; absent: no limit.
     pub session_max_age_s: Option<u64>,
+    /// A hop about whose risk nothing was heard for this long denies, in seconds; absent: no limit.
+    pub risk_max_age_s: Option<u64>,
     /// A token older than this denies, in seconds; absent: no limit.
     pub token_max_age_s: Option<u64>,
+    /// Other limits for some actions.
+    pub class: Vec<FactClass>,
+}
+
+/// `[[facts.class]]`: limits for some actions; one that is absent is that of `[facts]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FactClass {
+    /// The actions, by id or as `Type::"id"`.
+    pub actions: Vec<SmolStr>,
+    /// As in `[facts]`.
+    #[serde(default)]
+    pub session_max_age_s: Option<u64>,
+    /// As in `[facts]`.
+    #[serde(default)]
+    pub risk_max_age_s: Option<u64>,
+    /// As in `[facts]`.
+    #[serde(default)]
+    pub token_max_age_s: Option<u64>,
+}
+
+/// How old facts may be for one action, in seconds; absent: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MaxAges {
+    /// Since something was last heard of the session.
+    pub session_s: Option<u64>,
+    /// Since the newest signal about the risk of each hop.
+    pub risk_s: Option<u64>,
+    /// Since the token was issued.
+    pub token_s: Option<u64>,
+}
+
+impl FactSettings {
+    /// The limits for an action.
+    #[must_use]
+    pub fn max_ages(&self, action: &Uid) -> MaxAges {
+        let class = self.class.iter().find(|class| class.actions.iter().any(|name| is_named(action, name)));
+        let of_class = |limit: fn(&FactClass) -> Option<u64>| class.and_then(limit);
+        MaxAges {
+            session_s: of_class(|class| class.session_max_age_s).or(self.session_max_age_s),
+            risk_s: of_class(|class| class.risk_max_age_s).or(self.risk_max_age_s),
+            token_s: of_class(|class| class.token_max_age_s).or(self.token_max_age_s),
+        }
+    }
+}
+
+impl FactSettings {
+    fn faults(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        let mut seen = BTreeSet::new();
+        for class in &self.class {
+            if class.actions.is_empty() {
+                faults.push(("facts.class", "a class without `actions` limits nothing".to_owned()));
+            }
+            if (class.session_max_age_s, class.risk_max_age_s, class.token_max_age_s) == (None, None, None) {
+                faults.push(("facts.class", "a class without a limit says nothing: give it `session_max_age_s`, `risk_max_age_s` or `token_max_age_s`".to_owned()));
+            }
+            let twice = class.actions.iter().filter(|name| !seen.insert((*name).clone()));
+            faults.extend(twice.map(|name| {
+                (
+                    "facts.class",
+                    format!("action `{name}` is named twice in `[[facts.class]]`, so its limits are unclear"),
+                )
+            }));
+        }
+        faults
+    }
+}
+
+/// Whether a name is that of the action: its id, or `Type::"id"`.
+pub(crate) fn is_named(action: &Uid, name: &str) -> bool {
+    action.id() == name || action.to_string() == name
+}
+
+/// `[signals]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SignalSettings {
+    /// Sources from which signals are expected, by the name that their signals carry.
+    pub source: BTreeMap<SmolStr, SourceSettings>,
+}
+
+impl SignalSettings {
+    fn faults(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        if self.source.len() > SOURCES_MAX {
+            faults.push(("signals", format!("at most {SOURCES_MAX} sources can be expected")));
+        }
+        for (name, source) in &self.source {
+            if name.is_empty() || name.len() > SOURCE_BYTES_MAX {
+                faults.push(("signals", format!("the name of a source has 1 to {SOURCE_BYTES_MAX} bytes")));
+            }
+            if source.max_silence_s == 0 {
+                faults.push((
+                    "max_silence_s",
+                    format!("source `{name}` would always be silent: `max_silence_s` is at least 1"),
+                ));
+            }
+        }
+        faults
+    }
+}
+
+/// `[signals.source.NAME]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSettings {
+    /// A source of which nothing was heard for longer is silent, in seconds.
+    pub max_silence_s: u64,
 }
 
 /// `[lease]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LeaseSettings {
-    /// Lease of an allow that rests on no fact, no part of the request, no session and no token, in milliseconds; others
-    /// get 0.
+    /// Longest lease of any allow, in milliseconds; 0: none.
     pub max_ms: u32,
+    /// Longest lease that an enforcement point without a Hold stream gets of an allow which rests on something that can
+    /// change, in milliseconds.
+    pub unheld_max_ms: u32,
+    /// How long a cache may go on using leases after it lost its Hold stream, in milliseconds.
+    pub stream_loss_max_ms: u32,
+}
+
+impl LeaseSettings {
+    fn faults(&self) -> Vec<(&'static str, String)> {
+        let keys = [
+            ("max_ms", self.max_ms),
+            ("unheld_max_ms", self.unheld_max_ms),
+            ("stream_loss_max_ms", self.stream_loss_max_ms),
+        ];
+        let too_long = keys.into_iter().filter(|(_, ms)| *ms > LEASE_MAX_MS);
+        let mut faults: Vec<_> = too_long
+            .map(|(key, _)| (key, format!("`{key}` is at most {LEASE_MAX_MS} ms, one day")))
+            .collect();
+        if self.unheld_max_ms > self.max_ms {
+            faults.push((
+                "unheld_max_ms",
+                "`unheld_max_ms` is at most `max_ms`, which bounds every lease".to_owned(),
+            ));
+        }
+        faults
+    }
 }
 
 /// `[step_up.NAME]`
@@ -153,6 +301,7 @@ impl Settings {
             sessions: SessionSettings::default(),
             risk: RiskSettings::default(),
             facts: FactSettings::default(),
+            signals: SignalSettings::default(),
             lease: LeaseSettings::default(),
             step_up: BTreeMap::new(),
             obligations: BTreeMap::new(),
@@ -175,6 +324,9 @@ impl Settings {
         if self.sessions.max_age_s == 0 {
             faults.push(("max_age_s", "sessions must live at least 1 s".to_owned()));
         }
+        faults.extend(self.facts.faults());
+        faults.extend(self.signals.faults());
+        faults.extend(self.lease.faults());
         for (name, requirement) in &self.step_up {
             let fault = match requirement {
                 Requirement::Authentication { acr_values, max_age_s }

@@ -17,7 +17,7 @@ use crate::fragment::{Group, Needs};
 use crate::index::{Candidates, PolicyIndex, ScopeIndex};
 use crate::lint::rules;
 use crate::manifest::Manifest;
-use crate::settings::{OnPolicyError, Requirement, Settings};
+use crate::settings::{MaxAges, OnPolicyError, Requirement, Settings, is_named};
 use crate::shape::Shape;
 use crate::stamp::Stamp;
 
@@ -51,6 +51,7 @@ pub struct Action {
     resources: Vec<TypeName>,
     groups: Needs,
     request: BTreeMap<SmolStr, crate::shape::Field>,
+    max_ages: MaxAges,
 }
 
 impl Action {
@@ -64,7 +65,14 @@ impl Action {
             resources: Vec::new(),
             groups: Needs::default(),
             request: BTreeMap::new(),
+            max_ages: MaxAges::default(),
         }
+    }
+
+    /// How old facts may be for it: its class's maxima over the bundle's.
+    #[must_use]
+    pub fn max_ages(&self) -> MaxAges {
+        self.max_ages
     }
 
     /// Whether it applies to principals and resources of these types.
@@ -151,6 +159,7 @@ pub struct Snapshot {
     index: ScopeIndex,
     world: World,
     layout: ContextLayout,
+    reads_behavior: bool,
     types: AHashMap<SmolStr, TypeName>,
     /// By id.
     actions: Box<[Arc<Action>]>,
@@ -194,12 +203,13 @@ impl Snapshot {
         let requirements: Box<[(SmolStr, Requirement)]> =
             parts.settings.step_up.clone().into_iter().collect();
         let mut interned = Interned::default();
-        let policies = parts
+        let levels = (layout == ContextLayout::Gathered).then_some(&parts.settings.risk);
+        let policies: Box<[Policy]> = parts
             .policies
             .iter()
             .map(|(id, policy)| {
                 let mut condition = Condition::of(policy, layout);
-                condition.intern(&mut interned);
+                condition.intern(&mut interned, levels);
                 annotated(id.clone(), policy, condition, &requirements, &mut faults)
             })
             .collect();
@@ -212,12 +222,14 @@ impl Snapshot {
                 let type_text = SmolStr::from(action.action.type_text());
                 types.insert(type_text.clone(), action.action.type_name());
                 named_actions.entry(type_text).or_default().insert(action.action.id().into(), number);
-                actions.push(Arc::new(self::action(number, action, layout, &mut faults)));
+                actions.push(Arc::new(self::action(number, action, layout, &parts.settings, &mut faults)));
             }
         }
+        faults.extend(classes_of_nothing(&parts.settings, &actions));
         if !faults.is_empty() {
             return Err(faults);
         }
+        let reads_behavior = policies.iter().any(|policy| policy.condition.needs.reads_any(Group::Behavior));
         let Parts { settings, digest, routes, .. } = parts;
         let actions = actions.into_boxed_slice();
         Ok(Self {
@@ -229,6 +241,7 @@ impl Snapshot {
             index,
             world,
             layout,
+            reads_behavior,
             types,
             actions,
             named_actions,
@@ -329,6 +342,12 @@ impl Snapshot {
         self.layout
     }
 
+    /// Whether any policy reads what sessions did so far, so that no attempt in a session may pass unseen.
+    #[must_use]
+    pub fn reads_behavior(&self) -> bool {
+        self.reads_behavior
+    }
+
     /// The entity type of that name, if the schema has it.
     #[must_use]
     pub fn type_name(&self, name: &str) -> Option<&TypeName> {
@@ -396,7 +415,13 @@ fn annotated(
     }
 }
 
-fn action(number: usize, types: ActionTypes, layout: ContextLayout, faults: &mut Vec<Fault>) -> Action {
+fn action(
+    number: usize,
+    types: ActionTypes,
+    layout: ContextLayout,
+    settings: &Settings,
+    faults: &mut Vec<Fault>,
+) -> Action {
     let mut groups = Needs::default();
     let mut request = BTreeMap::new();
     if let (Shape::Record(attributes), ContextLayout::Gathered) = (types.context, layout) {
@@ -430,6 +455,7 @@ fn action(number: usize, types: ActionTypes, layout: ContextLayout, faults: &mut
         }
     }
     Action {
+        max_ages: settings.facts.max_ages(&types.action),
         uid: types.action,
         number: Some(number),
         principals: types.principals,
@@ -437,6 +463,18 @@ fn action(number: usize, types: ActionTypes, layout: ContextLayout, faults: &mut
         groups,
         request,
     }
+}
+
+/// Classes of `[[facts.class]]` that name an action which the schema does not have.
+fn classes_of_nothing(settings: &Settings, actions: &[Arc<Action>]) -> Vec<Fault> {
+    let named = settings.facts.class.iter().flat_map(|class| &class.actions);
+    let unknown = named.filter(|name| !actions.iter().any(|action| is_named(&action.uid, name)));
+    let fault = |name: &SmolStr| {
+        let message = format!("`[[facts.class]]` names action `{name}`, which the schema does not have");
+        Fault::of(&rules::SETTINGS_INVALID, "bundle.toml", message)
+            .help("name actions by their ids, or as `Type::\"id\"`")
+    };
+    unknown.map(fault).collect()
 }
 
 /// The shape that the fragment gives to a group.

@@ -281,6 +281,10 @@ pub const LEDGER_RETRY: Duration = Duration::from_secs(1);
 /// Pages of the state's file in memory, in bytes; the operating system keeps more.
 pub const LEDGER_CACHE_BYTES: usize = 32 << 20;
 
+/// Sources of signals of which it is known when something was last heard. A bundle can expect 64; four times that leaves
+/// room for those of a bundle that takes over, and for the curious.
+pub const SIGNAL_SOURCES_MAX: usize = 256;
+
 /// Changes of state that wait for one follower of the feed: half a second of 100,000 changes. A follower that lags further
 /// looks at everything anew.
 pub const FEED_QUEUE: usize = 65_536;

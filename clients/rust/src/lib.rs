@@ -17,26 +17,31 @@
 //! # Failing closed
 //!
 //! [`VerdictExt::is_allowed`] is true for an explicit allow only. A call that fails, for whatever reason, is an
-//! [`Error`]: **treat it as deny**. The client never answers by itself, never retries a decision, and never reuses
-//! an answer: an enforcement point that wants to reuse an allow reads its lease.
+//! [`Error`]: **treat it as deny**. A [`Client`] never answers by itself, never retries a decision, and never reuses
+//! an answer. A [`CachedClient`] reuses allows for as long as their leases say.
 //!
 //! A [`Client`] is cheap to clone; clones share one HTTP/2 connection, which is opened again when it breaks.
 //! Messages are those of the wire, re-exported as [`v1`]. Limits: [`STREAM_MESSAGES_MAX`] messages wait in a
 //! [`DecisionStream`]; attempts per message, and sizes, are the service's to check.
 
 mod admin;
+mod cache;
 mod client;
+mod clock;
 mod endpoint;
 mod error;
+mod hold;
 mod stream;
 
 pub use cardea_proto::v1;
 
 pub use self::{
     admin::{CHANGE_TIMEOUT, Candidate},
+    cache::{Answer, CachedClient, Holding},
     client::{Client, Records},
     endpoint::{Endpoint, Tls},
     error::Error,
+    hold::{HoldReceiver, HoldSender, HoldStream},
     stream::{DecisionReceiver, DecisionSender, DecisionStream, STREAM_MESSAGES_MAX},
 };
 

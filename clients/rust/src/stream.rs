@@ -98,7 +98,7 @@ impl DecisionReceiver {
 }
 
 /// The sending end, and what the call reads.
-pub(crate) fn queue() -> (mpsc::Sender<DecideStreamRequest>, ReceiverStream<DecideStreamRequest>) {
+pub(crate) fn queue<M>() -> (mpsc::Sender<M>, ReceiverStream<M>) {
     let (sender, receiver) = mpsc::channel(STREAM_MESSAGES_MAX);
     (sender, ReceiverStream::new(receiver))
 }

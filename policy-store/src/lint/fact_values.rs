@@ -36,6 +36,9 @@ fn values<'b>(bundle: &'b Bundle<'_>, fact: Fact) -> Option<Values<'b>> {
             let ids = bundle.actions.iter().map(|types| types.action.id());
             Some(Values::Texts(std::iter::once("").chain(ids).collect()))
         }
+        Fact::SignalsSilent => {
+            Some(Values::Texts(bundle.settings.signals.source.keys().map(|name| name.as_str()).collect()))
+        }
         Fact::RiskScore => Some(Values::Between(0, 100)),
         Fact::SessionAal => Some(Values::Between(0, 3)),
         Fact::SessionAge
@@ -134,6 +137,9 @@ fn says(fact: Fact, values: &Values<'_>) -> String {
         Values::Between(least, most) => format!("it is {least} to {most}"),
         Values::Texts(_) if fact == Fact::BehaviorPreviousAction => {
             "the schema has no such action".to_owned()
+        }
+        Values::Texts(_) if fact == Fact::SignalsSilent => {
+            "bundle.toml expects no such source under `[signals.source.NAME]`".to_owned()
         }
         Values::Texts(texts) => format!("it is one of {}", texts.join(", ")),
     }

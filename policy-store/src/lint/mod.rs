@@ -9,6 +9,7 @@ mod annotations;
 mod bundle;
 mod constants;
 mod fact_values;
+mod leases;
 mod reads;
 mod repeated;
 mod routes;
@@ -126,6 +127,7 @@ fn lints(bundle: &Bundle<'_>, warnings: Vec<Fault>) -> Vec<Fault> {
     scope::find(bundle, &mut found);
     constants::find(bundle, &mut found);
     fact_values::find(bundle, &mut found);
+    leases::find(bundle, &mut found);
     reads::find(bundle, &mut found);
     repeated::find(bundle, &mut found);
     schema::find(bundle, &mut found);

@@ -108,6 +108,9 @@ rules! {
     PERMIT_EVERY_RESOURCE Warning "permit-every-resource" "a permit does not say on what"
         => "name resources in its scope (`resource is T`, `resource in G`), or test `resource` in its condition";
 
+    NO_LEASE Note "no-lease" "the bundle gives leases, and a policy does something with time that cannot be foreseen"
+        => "compare facts with constants, or accept that these allows are asked for each time: `@allow(\"no-lease\")`";
+
     // Annotations.
     FORBID_WITHOUT_REASON Warning "forbid-without-reason" "a forbid does not tell the caller why"
         => "add `@reason(\"…\")`: what the caller is told, and can act on";

@@ -449,3 +449,16 @@ fn a_finding_spans_what_it_is_about() {
     let (start, end) = (fault.start().unwrap(), fault.end().unwrap());
     assert_eq!((start.line, start.column, end.line, end.column), (2, 1, 2, 18));
 }
+
+#[test]
+fn a_policy_that_takes_the_lease_from_allows_is_noted_where_leases_are_given() {
+    let policy =
+        format!("{NAMED} forbid {SCOPE} when {{ context.session.age_s > context.session.auth_age_s }};");
+    assert!(in_policy(&policy).is_empty());
+    let settings = format!("{}[lease]\nmax_ms = 500\n", CLEAN[0].1);
+    let leased = |policy: &str| found(&[("bundle.toml", &settings), ("policies/z.cedar", policy)]);
+    assert_eq!(leased(&policy), ["policies/z.cedar:1 no-lease"]);
+    assert!(leased(&format!("@allow(\"no-lease\") {policy}")).is_empty());
+    let foreseen = format!("{NAMED} forbid {SCOPE} when {{ context.session.age_s > 600 }};");
+    assert!(leased(&foreseen).is_empty());
+}

@@ -306,3 +306,85 @@ fn a_large_file_is_parsed_in_parts_and_every_place_in_it_is_the_files() {
     let unclosed = place("permit (principal, action, resource) when { \"");
     assert_eq!(unclosed.1, Some(24_001), "a string that does not end");
 }
+
+/// The thresholds and what is opaque of one condition, as text.
+fn times_of(condition: &str) -> String {
+    let schema = "entity A; action read appliesTo { principal: A, resource: A, context: {
+        session: Cardea::Session, risk: Cardea::Risk, task: Cardea::Task, signals: Cardea::Signals, now: datetime,
+        request: { age_s: Long } } };";
+    let policy = format!("permit(principal, action, resource) when {{ {condition} }};");
+    let dir = bundle(&[
+        ("bundle.toml", "name = \"t\""),
+        ("schema.cedarschema", schema),
+        ("policies/a.cedar", &policy),
+    ]);
+    let loaded = directory(dir.path()).unwrap();
+    let Some(times) = loaded.snapshot.policies()[0].condition.times() else { return "timeless".to_owned() };
+    let mut found: Vec<String> =
+        times.thresholds().iter().map(|threshold| format!("{threshold:?}")).collect();
+    found.extend(times.opaque().facts().map(|fact| format!("opaque {}", fact.path())));
+    found.extend(times.opaque().reads_whole(crate::fragment::Group::Now).then(|| "opaque now".to_owned()));
+    found.join("; ")
+}
+
+#[test]
+fn conditions_tell_what_they_read_of_time() {
+    let value = |fact: &str, from: i64| format!("Value {{ fact: {fact}, from: {from} }}");
+    for (condition, expected) in [
+        ("context.session.age_s < 3600", value("SessionAge", 3600)),
+        ("3600 >= context.session.age_s", value("SessionAge", 3601)),
+        ("!(context.risk.score == 70)", format!("{}; {}", value("RiskScore", 70), value("RiskScore", 71))),
+        ("context.risk.level == \"high\"", value("RiskScore", 70)),
+        (
+            "[\"low\"].contains(context.risk.level)",
+            format!("{}; {}", value("RiskScore", 30), value("RiskScore", 70)),
+        ),
+        ("context.risk.reasons.contains(\"operator\")", "Reasons(128)".to_owned()),
+        ("context.task.active == false", "Window".to_owned()),
+        ("context.signals.silent.isEmpty()", "Silence".to_owned()),
+        ("context.now < datetime(\"1970-01-01T00:00:01Z\")", "Instant(1000)".to_owned()),
+        ("context.now.toTime() >= duration(\"8h\")", "TimeOfDay(0); TimeOfDay(28800000)".to_owned()),
+        ("context.session.age_s < context.request.age_s", "opaque session.age_s".to_owned()),
+        (
+            "context.session == context.session",
+            "opaque session.age_s; opaque session.idle_s; opaque session.auth_age_s".to_owned(),
+        ),
+        ("context.now == context.now", "opaque now".to_owned()),
+        (
+            "context.session has age_s && context.session.known && context.request.age_s > 5",
+            "timeless".to_owned(),
+        ),
+    ] {
+        assert_eq!(times_of(condition), expected, "{condition}");
+    }
+}
+
+#[test]
+fn leases_classes_and_sources_that_say_nothing_sensible_are_refused() {
+    let found = faults(&[
+        (
+            "bundle.toml",
+            "name = \"t\"\n[lease]\nmax_ms = 10\nunheld_max_ms = 20\nstream_loss_max_ms = 86400001\n
+             [signals.source.edr]\nmax_silence_s = 0\n
+             [[facts.class]]\nactions = [\"read\", \"no such\", \"read\"]\nrisk_max_age_s = 5\n
+             [[facts.class]]\nactions = []",
+        ),
+        ("schema.cedarschema", SCHEMA),
+    ]);
+    for expected in [
+        "`unheld_max_ms` is at most `max_ms`",
+        "`stream_loss_max_ms` is at most 86400000 ms",
+        "source `edr` would always be silent",
+        "action `read` is named twice",
+        "without `actions`",
+        "without a limit",
+    ] {
+        assert!(found.iter().any(|fault| fault.contains(expected)), "{expected}: {found:?}");
+    }
+    let found = faults(&[
+        ("bundle.toml", "name = \"t\"\n[[facts.class]]\nactions = [\"reed\"]\nrisk_max_age_s = 5"),
+        ("schema.cedarschema", SCHEMA),
+        ("policies/a.cedar", "permit(principal, action, resource);"),
+    ]);
+    assert!(found.iter().any(|fault| fault.contains("names action `reed`")), "{found:?}");
+}

@@ -13,10 +13,11 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use crate::attempt::Attempt;
+use crate::boundary;
 use crate::facts::{Facts, Reading};
 use crate::reason::{Reason, ReasonCode};
 use crate::time::Now;
-use crate::verdict::{Decision, Evidence, HopVerdict, Policies, Verdict};
+use crate::verdict::{Decision, Evidence, HopVerdict, Lease, Policies, Verdict};
 
 /// An attempt, the snapshot that judges it, and the policies that can matter.
 #[derive(Debug)]
@@ -37,6 +38,10 @@ impl<'q> Question<'q> {
         let needs = candidates
             .iter()
             .fold(Needs::default(), |needs, hop| needs.with(snapshot.needs(hop, &attempt.action)));
+        let needs = match attempt.action.max_ages().risk_s {
+            Some(_) => needs.and(Fact::RiskAge),
+            None => needs,
+        };
         Self { snapshot, attempt, candidates, needs }
     }
 
@@ -44,6 +49,12 @@ impl<'q> Question<'q> {
     #[must_use]
     pub fn needs(&self) -> Needs {
         self.needs
+    }
+
+    /// The policies that can matter to each hop, root first.
+    #[must_use]
+    pub fn candidates(&self) -> &[Candidates] {
+        &self.candidates
     }
 
     /// The attempt.
@@ -62,12 +73,21 @@ impl<'q> Question<'q> {
 /// The one path from a question and the facts to a verdict.
 #[must_use]
 pub fn decide(question: &Question<'_>, facts: &Facts, now: Now) -> Verdict {
-    let Question { snapshot, attempt, candidates, needs } = question;
+    let Question { snapshot, attempt, needs, .. } = question;
     if snapshot.layout() == ContextLayout::Gathered
         && let Some(code) = facts.disqualify(attempt, snapshot.settings(), now)
     {
         return Verdict { needs: *needs, ..Verdict::deny(code) };
     }
+    let mut verdict = judge(question, facts, now);
+    if verdict.decision == Decision::Allow {
+        verdict.lease = boundary::lease(question, facts, now);
+    }
+    verdict
+}
+
+fn judge(question: &Question<'_>, facts: &Facts, now: Now) -> Verdict {
+    let Question { snapshot, attempt, candidates, .. } = question;
     let mut answers = attempt.hops().zip(candidates).enumerate().map(|(hop, (principal, candidates))| {
         let reading = Reading { attempt, settings: snapshot.settings(), hop, now };
         let mut answer = Answer::default();
@@ -224,17 +244,11 @@ impl Answer {
             evidence: evidence(read, facts, reading, allows),
             needs,
             hops: Vec::new(),
-            lease_ms: if allows && outlives_change(question) { snapshot.settings().lease.max_ms } else { 0 },
+            lease: Lease::default(),
             candidates: u32::try_from(candidates).unwrap_or(u32::MAX),
             asked: true,
         }
     }
-}
-
-/// Whether an allow rests on nothing that can end before a lease does: no fact, no session, no token.
-fn outlives_change(question: &Question<'_>) -> bool {
-    let attempt = question.attempt;
-    question.needs.is_empty() && attempt.session_id.is_none() && attempt.token.is_none()
 }
 
 fn evidence(read: Needs, facts: &Facts, reading: &Reading<'_>, allows: bool) -> Vec<Evidence> {
@@ -252,7 +266,6 @@ fn evidence(read: Needs, facts: &Facts, reading: &Reading<'_>, allows: bool) -> 
 /// The stricter answer wins; of two equal ones both speak.
 fn meet(one: Verdict, other: Verdict) -> Verdict {
     let candidates = one.candidates.saturating_add(other.candidates);
-    let lease_ms = one.lease_ms.min(other.lease_ms);
     let mut errors = one.errors.clone();
     errors.extend(other.errors.iter().filter(|error| !one.errors.contains(error)).cloned());
     let hops = if one.hops.is_empty() { other.hops.clone() } else { one.hops.clone() };
@@ -266,7 +279,7 @@ fn meet(one: Verdict, other: Verdict) -> Verdict {
         kept.determining.sort_unstable();
         kept.evidence.extend(left.evidence);
     }
-    Verdict { hops, errors, lease_ms, candidates, ..kept }
+    Verdict { hops, errors, candidates, ..kept }
 }
 
 fn extend<const N: usize, T: PartialEq>(list: &mut SmallVec<[T; N]>, more: SmallVec<[T; N]>) {
@@ -290,7 +303,13 @@ fn context(question: &Question<'_>, facts: &Facts, reading: &Reading<'_>) -> Rec
         let of_group = match group {
             Group::Request => Value::from(attempt.request.clone()),
             Group::Now => Value::datetime(reading.now.wall_ms),
-            Group::Session | Group::Risk | Group::Behavior | Group::Task | Group::Token | Group::Actor => {
+            Group::Session
+            | Group::Risk
+            | Group::Behavior
+            | Group::Task
+            | Group::Token
+            | Group::Actor
+            | Group::Signals => {
                 Value::from(group.facts().map(|fact| (fact.name(), value(fact))).collect::<Record>())
             }
         };

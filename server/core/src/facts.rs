@@ -24,6 +24,8 @@ pub struct Facts {
     pub session: SessionFacts,
     /// One entry for each of [`Attempt::hops`], in that order; missing entries know nothing.
     pub hops: SmallVec<[HopFacts; 2]>,
+    /// When something was last heard of each source of signals, Unix milliseconds; filled only if somebody reads it.
+    pub heard: Vec<(SmolStr, i64)>,
     /// Version of the state that all this was read from, at least.
     pub state_version: u64,
 }
@@ -114,7 +116,18 @@ impl Facts {
             return Some(ReasonCode::PrincipalDisabled);
         }
         self.session_disqualifies(attempt, settings, now)
-            .or_else(|| token_disqualifies(attempt, settings, now))
+            .or_else(|| token_disqualifies(attempt, now))
+            .or_else(|| self.risk_disqualifies(attempt, settings, now))
+    }
+
+    /// Somebody of whose risk nothing was ever heard is as stale as can be: whoever asks for news asks for some.
+    fn risk_disqualifies(&self, attempt: &Attempt, settings: &Settings, now: Now) -> Option<ReasonCode> {
+        let max_s = attempt.action.max_ages().risk_s?;
+        let is_stale = |hop| match self.value(Fact::RiskAge, &Reading { attempt, settings, hop, now }) {
+            FactValue::Long(age_s) => exceeds(age_s, max_s),
+            FactValue::Bool(_) | FactValue::Text(_) | FactValue::Texts(_) => true,
+        };
+        (0..attempt.hops().count()).any(is_stale).then_some(ReasonCode::FactStale)
     }
 
     fn session_disqualifies(&self, attempt: &Attempt, settings: &Settings, now: Now) -> Option<ReasonCode> {
@@ -134,7 +147,7 @@ impl Facts {
             return Some(ReasonCode::SessionMismatch);
         }
         let age_s = now.since_s(session.refreshed_ms);
-        let stale = settings.facts.session_max_age_s.is_some_and(|max| exceeds(age_s, max));
+        let stale = attempt.action.max_ages().session_s.is_some_and(|max| exceeds(age_s, max));
         stale.then_some(ReasonCode::FactStale)
     }
 
@@ -196,7 +209,18 @@ impl Facts {
             Fact::ActorDepth => count(u64::try_from(hop).ok()),
             Fact::ActorImmediate => Text(named(attempt, hop.checked_sub(1))),
             Fact::ActorRoot => Text(named(attempt, (hop > 0).then_some(0))),
+            Fact::SignalsSilent => {
+                let expected = settings.signals.source.iter();
+                let silent =
+                    expected.filter(|(source, of)| is_silent(self.heard_ms(source), of.max_silence_s, now));
+                texts(Some(silent.map(|(source, _)| source)))
+            }
         }
+    }
+
+    /// When something was last heard of a source of signals, Unix milliseconds.
+    pub(crate) fn heard_ms(&self, source: &str) -> Option<i64> {
+        self.heard.iter().find(|(name, _)| name == source).map(|(_, at)| *at)
     }
 
     fn known(&self) -> Option<(&Session, &Behavior)> {
@@ -220,18 +244,26 @@ impl Facts {
         }
     }
 
-    /// How old a group of facts is, in milliseconds since the newest input that it rests on.
+    /// How old a group of facts is, in milliseconds since the newest input that it rests on; over several hops or sources
+    /// that of the oldest. `None`: nothing is known, or it comes with the attempt itself.
     #[must_use]
-    pub fn age_ms(&self, group: Group, attempt: &Attempt, now: Now) -> Option<u64> {
+    pub fn age_ms(&self, group: Group, attempt: &Attempt, settings: &Settings, now: Now) -> Option<u64> {
         let newest = match group {
             Group::Session | Group::Task => self.known().map(|(session, _)| session.refreshed_ms),
             Group::Behavior => self.known().map(|(_, behavior)| behavior.last_seen_ms),
-            Group::Risk => self.hops.iter().filter_map(|hop| hop.risk.as_deref()?.newest_ms()).max(),
+            Group::Risk => self.hops.iter().filter_map(|hop| hop.risk.as_deref()?.newest_ms()).min(),
             Group::Token => attempt.token.as_ref().and_then(|token| token.issued_ms),
+            Group::Signals => settings.signals.source.keys().filter_map(|source| self.heard_ms(source)).min(),
             Group::Actor | Group::Request | Group::Now => None,
         };
         newest.map(|at| u64::try_from(now.wall_ms.saturating_sub(at)).unwrap_or(0))
     }
+}
+
+/// Whether a source of signals is silent of which something was last heard then, Unix milliseconds.
+#[must_use]
+pub fn is_silent(heard_ms: Option<i64>, max_silence_s: u64, now: Now) -> bool {
+    heard_ms.is_none_or(|heard| exceeds(now.since_s(heard), max_silence_s))
 }
 
 fn exceeds(age_s: i64, max_s: u64) -> bool {
@@ -242,12 +274,12 @@ fn repeats(attempt: &Attempt) -> bool {
     attempt.hops().enumerate().any(|(at, hop)| attempt.hops().take(at).any(|before| before == hop))
 }
 
-fn token_disqualifies(attempt: &Attempt, settings: &Settings, now: Now) -> Option<ReasonCode> {
+fn token_disqualifies(attempt: &Attempt, now: Now) -> Option<ReasonCode> {
     let token = attempt.token.as_ref()?;
     if token.expires_ms.is_some_and(|end| end <= now.wall_ms) {
         return Some(ReasonCode::TokenExpired);
     }
-    let max = settings.facts.token_max_age_s?;
+    let max = attempt.action.max_ages().token_s?;
     let stale = token.issued_ms.is_none_or(|issued| exceeds(now.since_s(issued), max));
     stale.then_some(ReasonCode::FactStale)
 }

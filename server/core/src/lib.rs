@@ -4,6 +4,7 @@
 //! every node. Only doors build attempts, only `decide` builds an allow.
 
 pub mod attempt;
+pub mod boundary;
 pub mod decide;
 pub mod facts;
 pub mod posture;

@@ -144,6 +144,22 @@ impl Risk {
         self.weights(now).filter(|(_, weight)| *weight >= NAMED_FROM).map(|(kind, _)| kind)
     }
 
+    /// First instant at which the score is below that, Unix milliseconds, if it is not yet: nothing but a further signal
+    /// makes it rise.
+    #[must_use]
+    pub fn falls_below(&self, score: u8, now: Now) -> Option<i64> {
+        first(now, |at| self.score(at) < score)
+    }
+
+    /// First instant at which one of these kinds that is a reason now is none any more, Unix milliseconds. Bit n stands for
+    /// [`RiskKind::ALL`]`[n]`.
+    #[must_use]
+    pub fn fades(&self, kinds: u8, now: Now) -> Option<i64> {
+        let is_meant = |kind: &RiskKind| kinds & (1 << *kind as u8) != 0;
+        let named = self.reasons(now).filter(is_meant);
+        named.filter_map(|kind| first(now, |at| self.reasons(at).all(|named| named != kind))).min()
+    }
+
     /// When the newest signal happened, Unix milliseconds.
     #[must_use]
     pub fn newest_ms(&self) -> Option<i64> {
@@ -168,6 +184,24 @@ impl Risk {
             Some((kind, f64::from(slot.weight) / 10_000.0 * halvings(age_ms, slot.half_life_s)))
         })
     }
+}
+
+/// The first instant after now at which something is so that stays so; `None` if it is so now, or not for very long.
+fn first(now: Now, is_so: impl Fn(Now) -> bool) -> Option<i64> {
+    let at = |ahead_ms: i64| Now { wall_ms: now.wall_ms.saturating_add(ahead_ms), ..now };
+    if is_so(now) {
+        return None;
+    }
+    let (mut before, mut after) = (0_i64, 1000_i64);
+    while !is_so(at(after)) {
+        before = after;
+        after = after.checked_mul(2)?;
+    }
+    while after - before > 1 {
+        let middle = before + (after - before) / 2;
+        *if is_so(at(middle)) { &mut after } else { &mut before } = middle;
+    }
+    Some(now.wall_ms.saturating_add(after))
 }
 
 /// 2^(−age / half-life), exact to 2^−16 of a half-life.

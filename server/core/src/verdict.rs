@@ -75,6 +75,24 @@ pub struct HopVerdict {
     pub determining: Policies,
 }
 
+/// How long an allow may be reused without asking again, and for which attempts: those with the same principal, action,
+/// resource and delegation chain, and with the same of what it says it rests on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lease {
+    /// For an enforcement point that keeps no Hold stream, in milliseconds; 0: ask every time.
+    pub lease_ms: u32,
+    /// For one that keeps a Hold stream and forgets what it is told to, in milliseconds; at least `lease_ms`.
+    pub held_lease_ms: u32,
+    /// It rests on the session; if not, the attempt had none, and it holds only for attempts without one.
+    pub on_session: bool,
+    /// It rests on what the enforcement point sent of the request.
+    pub on_context: bool,
+    /// It rests on the token; if not, the attempt had none, and it holds only for attempts without one.
+    pub on_token: bool,
+    /// How long it may be used after the Hold stream was lost, in milliseconds.
+    pub stream_loss_max_ms: u32,
+}
+
 /// Policies of the snapshot that judged, in the order of the bundle.
 pub type Policies = SmallVec<[PolicyIndex; 4]>;
 
@@ -91,7 +109,7 @@ pub struct Verdict {
     pub(crate) evidence: Vec<Evidence>,
     pub(crate) needs: Needs,
     pub(crate) hops: Vec<HopVerdict>,
-    pub(crate) lease_ms: u32,
+    pub(crate) lease: Lease,
     pub(crate) candidates: u32,
     pub(crate) asked: bool,
 }
@@ -111,7 +129,7 @@ impl Verdict {
             evidence: Vec::new(),
             needs: Needs::default(),
             hops: Vec::new(),
-            lease_ms: 0,
+            lease: Lease::default(),
             candidates: 0,
             asked: false,
         }
@@ -183,10 +201,10 @@ impl Verdict {
         &self.hops
     }
 
-    /// How long an allow may be reused without asking again, in milliseconds.
+    /// How long an allow may be reused without asking again, and for which attempts.
     #[must_use]
-    pub fn lease_ms(&self) -> u32 {
-        self.lease_ms
+    pub fn lease(&self) -> Lease {
+        self.lease
     }
 
     /// Whether policy was asked; false for what was disqualified before.

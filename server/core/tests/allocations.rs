@@ -23,7 +23,7 @@ const OF_OURS: u64 = 4;
 
 fn allocations(policies: &str) -> u64 {
     let files: BTreeMap<PathBuf, Vec<u8>> = [
-        ("bundle.toml", "name = \"t\""),
+        ("bundle.toml", "name = \"t\"\n[lease]\nmax_ms = 60000\nunheld_max_ms = 1000"),
         (
             "schema.cedarschema",
             "entity Agent, Doc; action read appliesTo { principal: Agent, resource: Doc,
@@ -51,6 +51,7 @@ fn allocations(policies: &str) -> u64 {
         session: SessionFacts::Known(Arc::new(session), Behavior::default()),
         hops: [HopFacts { disabled: false, risk: Some(Arc::new(risk)) }].into_iter().collect(),
         state_version: 1,
+        ..Facts::default()
     };
     let judge = || decide(&Question::new(&snapshot, &attempt), &facts, NOW);
     assert_eq!(judge().decision(), Decision::Allow);

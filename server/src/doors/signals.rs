@@ -94,6 +94,7 @@ impl SignalService for SignalDoor {
         let mut outcomes = Vec::new();
         let mut state_version = self.0.state().version();
         for (read, message) in read? {
+            self.0.state().hear(&message.source, snapshot.settings(), now);
             let (outcome, version) = self.apply(read, message, life_ms, now);
             state_version = state_version.max(version);
             outcomes.push(outcome.into());

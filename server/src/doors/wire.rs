@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cardea_core::attempt::Token;
 use cardea_core::reason::{Reason, ReasonCode};
 use cardea_core::task::{ResourcePattern, SCOPE_MAX, Task};
-use cardea_core::verdict::{Decision, Evidence, FactValue};
+use cardea_core::verdict::{Decision, Evidence, FactValue, Lease};
 use cardea_policy_store::engine::{Extension, Record, Uid, Value};
 use cardea_policy_store::settings::Requirement;
 use cardea_policy_store::snapshot::Snapshot;
@@ -248,6 +248,11 @@ fn evidence(evidence: &Evidence) -> v1::Evidence {
 }
 
 /// A verdict in the words of the native wire.
+fn lease(lease: Lease) -> v1::Lease {
+    let Lease { lease_ms, held_lease_ms, on_session, on_context, on_token, stream_loss_max_ms } = lease;
+    v1::Lease { lease_ms, held_lease_ms, on_session, on_context, on_token, stream_loss_max_ms }
+}
+
 pub(super) fn verdict(judgement: &Judgement<'_>, attempt_id: &str) -> v1::Verdict {
     let Judgement { verdict, snapshot, .. } = *judgement;
     let names = |policies: &[u32]| -> Vec<String> {
@@ -284,7 +289,7 @@ pub(super) fn verdict(judgement: &Judgement<'_>, attempt_id: &str) -> v1::Verdic
                 .collect(),
         }),
         decision_id: judgement.id.hyphenated().to_string(),
-        lease: Some(v1::Lease { lease_ms: verdict.lease_ms() }),
+        lease: Some(lease(verdict.lease())),
         hops: hops
             .map(|(uid, hop)| v1::HopVerdict {
                 principal: Some(entity_ref(uid)),

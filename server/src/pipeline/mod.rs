@@ -402,7 +402,8 @@ impl Basis {
             Ages::new()
         } else {
             let used = Group::ALL.into_iter().filter(|group| needs.reads_any(*group));
-            used.filter_map(|group| Some((group, facts.age_ms(group, question.attempt(), now)?))).collect()
+            let (attempt, settings) = (question.attempt(), question.snapshot().settings());
+            used.filter_map(|group| Some((group, facts.age_ms(group, attempt, settings, now)?))).collect()
         };
         // What was gathered for a shadow is none of the caller's business.
         let risk = facts.hops.last().filter(|_| needs.reads_any(Group::Risk));

@@ -174,6 +174,7 @@ impl Player<'_> {
                     signal.message(now.wall_ms).map_err(|fault| undone(fault, "tell one change"))?;
                 let read = told::signal(&message, self.snapshot, now);
                 let read = read.map_err(|status| undone(status.message(), ASK_THE_SCHEMA))?;
+                self.state.hear(&message.source, self.snapshot.settings(), now);
                 match self.state.apply(&read, self.life_ms(), now) {
                     Ok((Outcome::Applied, _)) => Ok(None),
                     Ok((Outcome::Superseded, _)) => Err(undone(
@@ -186,6 +187,10 @@ impl Player<'_> {
                     )),
                     Err(_full) => Err(undone("the scenario knows too many subjects", "split it")),
                 }
+            }
+            Step::Heard(source) => {
+                self.state.hear(source, self.snapshot.settings(), self.clock.now());
+                Ok(None)
             }
             Step::Attempt(attempt) => self.attempt(attempt, place).map(Some),
             Step::Attempts(_) => Err(undone("a table was not taken apart; this is a bug", "report it")),

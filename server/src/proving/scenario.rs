@@ -78,6 +78,8 @@ pub enum Step {
     EndSession(Ending),
     /// A change of fact is reported.
     Signal(SignalTold),
+    /// Something is heard of a source of signals that changes no fact.
+    Heard(String),
     /// An attempt, and the verdict that is expected.
     Attempt(Box<AttemptTold>),
     /// Several attempts as a table. Not in [`Scenario::steps`].

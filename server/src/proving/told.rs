@@ -199,6 +199,8 @@ pub struct SignalTold {
     /// The session that it is about.
     pub session: Option<String>,
     ago: Option<Span>,
+    /// Who says so; unset: `scenario`.
+    source: Option<String>,
     #[serde(default)]
     reason: String,
     risk: Option<RiskTold>,
@@ -295,7 +297,7 @@ impl SignalTold {
         Ok(v1::Signal {
             subject: self.subject.as_ref().map(Named::reference),
             event_time: ago(self.ago, now_ms),
-            source: "scenario".to_owned(),
+            source: self.source.clone().unwrap_or_else(|| "scenario".to_owned()),
             change: Some(change),
         })
     }

@@ -10,7 +10,7 @@ use cardea_core::decide::{Question, decide};
 use cardea_core::facts::Facts;
 use cardea_core::reason::{Reason, ReasonCode};
 use cardea_core::time::Now;
-use cardea_core::verdict::{Decision, Policies, Verdict};
+use cardea_core::verdict::{Decision, Lease, Policies, Verdict};
 use cardea_policy_store::settings::Requirement;
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_proto::v1;
@@ -58,7 +58,7 @@ pub(crate) struct Answer {
     determining: Policies,
     requirements: SmallVec<[u16; 4]>,
     obligations: Policies,
-    lease_ms: u32,
+    lease: Lease,
     message: Option<SmolStr>,
 }
 
@@ -93,7 +93,7 @@ impl From<&Verdict> for Answer {
             determining: verdict.determining().into(),
             requirements: verdict.requirements().into(),
             obligations: verdict.obligations().into(),
-            lease_ms: verdict.lease_ms(),
+            lease: verdict.lease(),
             message: verdict.message().map(SmolStr::new),
         }
     }
@@ -138,7 +138,7 @@ impl Sample {
 }
 
 /// What an enforcement point can see of an answer beside the decision.
-type Details<'a> = (BTreeSet<ReasonCode>, Vec<&'a (SmolStr, Requirement)>, BTreeSet<&'a SmolStr>, u32);
+type Details<'a> = (BTreeSet<ReasonCode>, Vec<&'a (SmolStr, Requirement)>, BTreeSet<&'a SmolStr>, Lease);
 
 impl Answer {
     /// The codes of its reasons.
@@ -154,7 +154,7 @@ impl Answer {
     fn details<'a>(&self, snapshot: &'a Snapshot) -> Details<'a> {
         let mut requirements: Vec<_> = self.requirements(snapshot).collect();
         requirements.sort_by(|one, other| one.0.cmp(&other.0));
-        (self.codes(), requirements, self.obligations(snapshot).collect(), self.lease_ms)
+        (self.codes(), requirements, self.obligations(snapshot).collect(), self.lease)
     }
 
     fn requirements<'a>(&self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a (SmolStr, Requirement)> {
@@ -178,7 +178,7 @@ impl Answer {
             determining_policies: self.policies(snapshot).take(POLICIES_MAX).collect(),
             step_up: self.requirements(snapshot).map(|(name, _)| name.clone()).collect(),
             obligations: self.obligations(snapshot).cloned().collect(),
-            lease_ms: self.lease_ms,
+            lease_ms: self.lease.lease_ms,
         }
     }
 }

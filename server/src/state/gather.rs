@@ -55,7 +55,9 @@ impl State {
             })
             .collect();
         let (session, learned) = self.session_facts(attempt, &subjects, question.snapshot().settings(), now);
-        (Facts { session, hops, state_version }, learned)
+        let reads_signals = question.needs().with(also).reads_any(Group::Signals);
+        let heard = if reads_signals { self.heard.list() } else { Vec::new() };
+        (Facts { session, hops, heard, state_version }, learned)
     }
 
     fn session_facts(

@@ -14,6 +14,7 @@
 
 mod feed;
 mod gather;
+mod heard;
 mod keeping;
 mod rows;
 mod sessions;
@@ -26,12 +27,13 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use cardea_core::facts::Behavior;
+use cardea_core::facts::{Behavior, is_silent};
 use cardea_core::posture::Posture;
 use cardea_core::session::Session;
 use cardea_core::subject::Subject;
 use cardea_core::time::Now;
 use cardea_policy_store::engine::Uid;
+use cardea_policy_store::settings::Settings;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use parking_lot::Mutex;
@@ -39,6 +41,7 @@ use smol_str::SmolStr;
 
 pub use feed::{Feed, Follower, Key, Touched};
 pub use gather::{Learned, SKEW_MAX_MS, life_ms};
+use heard::Heard;
 pub use sessions::{Closed, OpenFault, SessionChange, Target};
 pub use signals::{Change, Outcome, Signal};
 use table::Table;
@@ -72,6 +75,7 @@ pub struct State {
     subjects: Table<Uid, Subject>,
     /// Ended sessions, with the time after which nothing could bring them back, Unix milliseconds.
     revoked: Table<SmolStr, i64>,
+    heard: Heard,
     devices: Table<SmolStr, Posture>,
     /// Sessions of a tenant that were opened up to here are over, Unix milliseconds.
     tenants: Table<SmolStr, i64>,
@@ -163,6 +167,7 @@ impl State {
             version: AtomicU64::new(0),
             reserved: AtomicU64::new(u64::MAX),
             capacity,
+            heard: Heard::default(),
             sessions: cache(capacity.sessions, ledger.clone()),
             stored: AtomicU64::new(0),
             subjects: Table::new(
@@ -182,6 +187,16 @@ impl State {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::SeqCst)
+    }
+
+    /// Something was heard of a source of signals, whatever it was. That one speaks again which this bundle expects and
+    /// which was silent is a change.
+    pub fn hear(&self, source: &str, settings: &Settings, now: Now) {
+        let before_ms = self.heard.hear(source, now);
+        let expected = settings.signals.source.get(source);
+        if expected.is_some_and(|expected| is_silent(before_ms, expected.max_silence_s, now)) {
+            self.advance(Key::Source(source.into()), "spoke");
+        }
     }
 
     /// Completes when everything that was changed so far survives the end of the process. Nothing may be acknowledged

@@ -16,13 +16,15 @@ use crate::session::Session;
 use crate::task::Task;
 
 mod against_cedar;
+mod freshness;
 mod laws;
 
 const SCHEMA: &str = "
 entity User, Agent; entity Doc { owner?: String };
 action read, write appliesTo { principal: [User, Agent], resource: Doc, context: {
   session: Cardea::Session, risk: Cardea::Risk, behavior: Cardea::Behavior, task: Cardea::Task,
-  token: Cardea::Token, actor: Cardea::Actor, request: { n?: Long }, now: datetime } };
+  token: Cardea::Token, actor: Cardea::Actor, request: { n?: Long }, now: datetime,
+  signals: Cardea::Signals } };
 ";
 const WITH_PLAIN: &str = "action plain appliesTo { principal: Agent, resource: Doc, context: {} };";
 const SETTINGS: &str = "
@@ -30,6 +32,8 @@ name = \"t\"
 [facts]
 session_max_age_s = 1000
 token_max_age_s = 500
+[signals.source.edr]
+max_silence_s = 60
 [lease]
 max_ms = 250
 [step_up.login]
@@ -341,7 +345,8 @@ fn every_fact_reaches_policy_with_its_value_or_its_conservative_default() {
         denials: 1,
         last_seen_ms: NOW.wall_ms - 2_000,
     };
-    let facts = Facts { session: SessionFacts::Known(Arc::new(known), behavior), ..with_risk(80) };
+    let heard = vec![("edr".into(), NOW.wall_ms)];
+    let facts = Facts { session: SessionFacts::Known(Arc::new(known), behavior), heard, ..with_risk(80) };
     let token = Token {
         issuer: "iss".into(),
         issued_ms: Some(NOW.wall_ms - 4_000),
@@ -364,6 +369,7 @@ fn every_fact_reaches_policy_with_its_value_or_its_conservative_default() {
         && context.token.known && context.token.age_s == 4 && context.token.expires_in_s == 3
         && context.token.issuer == \"iss\" && context.token.scopes == [\"a\"] && context.token.bound
         && context.actor.depth == 0 && context.actor.immediate == \"\" && context.actor.root == \"\"
+        && context.signals.silent.isEmpty()
         && context.request.n == 5 && context.now == datetime(\"1970-01-12T13:46:40Z\")";
     let all_known = snapshot(&format!(
         "permit(principal, action, resource) when {{ context.request has n && {all_known} }};"
@@ -389,6 +395,7 @@ fn every_fact_reaches_policy_with_its_value_or_its_conservative_default() {
          && !context.task.active && !context.task.in_scope && context.task.remaining_s == 0
          && !context.token.known && context.token.age_s == 0 && context.token.expires_in_s == 0
          && context.token.issuer == \"\" && context.token.scopes.isEmpty() && !context.token.bound
+         && context.signals.silent == [\"edr\"]
          && !(context.request has n) };",
     );
     let attempt = self::attempt(&none_known);
@@ -410,11 +417,11 @@ fn whole_groups_read_like_records() {
 #[test]
 fn only_an_answer_that_rests_on_no_fact_has_a_lease() {
     let timeless = snapshot(PERMIT);
-    assert_eq!(judge(&timeless, &attempt(&timeless), &Facts::default()).lease_ms(), 250);
+    assert_eq!(judge(&timeless, &attempt(&timeless), &Facts::default()).lease().lease_ms, 250);
     let with_fact = snapshot("permit(principal, action, resource) unless { context.risk.score > 5 };");
-    assert_eq!(judge(&with_fact, &attempt(&with_fact), &Facts::default()).lease_ms(), 0);
+    assert_eq!(judge(&with_fact, &attempt(&with_fact), &Facts::default()).lease().lease_ms, 0);
     let denied = snapshot("forbid(principal, action, resource);");
-    assert_eq!(judge(&denied, &attempt(&denied), &Facts::default()).lease_ms(), 0);
+    assert_eq!(judge(&denied, &attempt(&denied), &Facts::default()).lease().lease_ms, 0);
 }
 
 #[test]

@@ -256,11 +256,16 @@ fn cell(snapshot: &Snapshot, situations: &Situations, key: &Key) -> Result<Answe
         let session = session.map_err(|status| fault(status.message().to_owned()))?;
         state.open(session, 0, opened).map_err(|open| fault(open.to_string()))?;
     }
+    // The situations are those of a node whose sources speak.
+    for source in snapshot.settings().signals.source.keys() {
+        state.hear(source, snapshot.settings(), Now { wall_ms: NOW_MS - 2, ..now });
+    }
     for signal in &situation.signals {
         let reported = Now { wall_ms: NOW_MS - 1, ..now };
         let message = signal.about(&key.principal, SESSION).message(reported.wall_ms).map_err(fault)?;
         let read = told::signal(&message, snapshot, reported);
         let read = read.map_err(|status| fault(status.message().to_owned()))?;
+        state.hear(&message.source, snapshot.settings(), reported);
         match state.apply(&read, life_ms(snapshot.settings()), reported) {
             Ok((crate::state::Outcome::Applied, _)) => {}
             _ => {
