@@ -6,6 +6,7 @@
 pub mod attempt;
 pub mod decide;
 pub mod facts;
+pub mod named;
 pub mod reason;
 pub mod risk;
 pub mod session;
