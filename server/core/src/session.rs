@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cardea_policy_store::engine::Uid;
 use smol_str::SmolStr;
 
+use crate::delegation::Parent;
 use crate::task::Task;
 use crate::time::Now;
 
@@ -47,6 +48,10 @@ pub struct Session {
     pub labels: BTreeSet<SmolStr>,
     /// The work that it was opened for.
     pub task: Option<Arc<Task>>,
+    /// The approved task that it was opened for; `task` is `None` then.
+    pub task_id: Option<SmolStr>,
+    /// The session that it runs under.
+    pub parent: Option<Parent>,
     /// A credential changed since the last authentication.
     pub credential_changed: bool,
     /// When something was last heard of it, Unix milliseconds.
@@ -112,6 +117,8 @@ impl Session {
             networks: BTreeSet::new(),
             labels: BTreeSet::new(),
             task: None,
+            task_id: None,
+            parent: None,
             credential_changed: false,
             refreshed_ms: now.wall_ms,
             ended: None,

@@ -94,6 +94,12 @@ impl ResourcePattern {
         ids && self.type_name == other.type_name
     }
 
+    /// Whether it matches this resource and no other.
+    #[must_use]
+    pub fn is_only(&self, resource: &Uid) -> bool {
+        !self.is_prefix && self.matches(resource)
+    }
+
     /// Whether it matches the resource.
     #[must_use]
     pub fn matches(&self, resource: &Uid) -> bool {

@@ -97,7 +97,7 @@ impl Model {
                     let resource = left.resources.as_ref().is_none_or(|list| {
                         list.iter().any(|pattern| {
                             let text = pattern.to_string();
-                            let whole = RESOURCES[r].trim_end_matches('"');
+                            let whole = RESOURCES[r].strip_suffix('"').unwrap();
                             match text.strip_suffix("*\"") {
                                 Some(prefix) => whole.starts_with(prefix),
                                 None => text == RESOURCES[r],
