@@ -1,7 +1,6 @@
 //! What an approval gives: a requirement is met for exactly one attempt, until an end.
 
 use cardea_policy_store::engine::Uid;
-use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use crate::ask::AskDigest;
@@ -22,7 +21,7 @@ pub struct Grant {
 }
 
 /// The grants of one attempt: a few, one for each requirement.
-pub type Grants = SmallVec<[Grant; 1]>;
+pub type Grants = Vec<Grant>;
 
 impl Grant {
     /// Whether it counts now, in the attempt's session.

@@ -50,7 +50,7 @@ fn allocations(policies: &str) -> u64 {
     let facts = Facts {
         session: SessionFacts::Known(Arc::new(session), Behavior::default()),
         hops: [HopFacts { disabled: false, risk: Some(Arc::new(risk)) }].into_iter().collect(),
-        state_version: 1,
+        ..Facts::default()
     };
     let judge = || decide(&Question::new(&snapshot, &attempt), &facts, NOW);
     assert_eq!(judge().decision(), Decision::Allow);

@@ -37,7 +37,7 @@ kind = \"authentication\"
 max_age_s = 300
 [step_up.ask]
 kind = \"approval\"
-reviewers = [\"ops\"]
+reviewers = ['Team::\"ops\"']
 grant_s = 60
 ";
 const NOW: Now = Now { mono_ns: 0, wall_ms: 1_000_000_000 };

@@ -159,7 +159,7 @@ impl Case {
             }
             HopFacts { disabled: false, risk: Some(Arc::new(risk)) }
         });
-        let facts = Facts { session: self.session(attempt), hops: hops.collect(), state_version: 0 };
+        let facts = Facts { session: self.session(attempt), hops: hops.collect(), ..Facts::default() };
         decide(&Question::new(&BUNDLE, attempt), &facts, NOW).decision()
     }
 }

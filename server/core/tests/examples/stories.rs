@@ -116,7 +116,7 @@ impl Story {
             None => SessionFacts::Unknown,
         };
         let hops = attempt.hops().map(|_| hop.clone()).collect();
-        decide(&Question::new(&BUNDLE, &attempt), &Facts { session, hops, state_version: 0 }, NOW)
+        decide(&Question::new(&BUNDLE, &attempt), &Facts { session, hops, ..Facts::default() }, NOW)
     }
 }
 

@@ -144,6 +144,7 @@ fn read(mapped: &Mapped, snapshot: &Snapshot) -> Result<Attempt, NotAnAttempt> {
             delegation: &delegation,
             token: mapped.token.as_ref().map(token),
             at_least_version: 0,
+            task_id: "",
         },
     )
 }
