@@ -14,7 +14,7 @@ use crate::bundles::{Bundles, Keeper};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doors::ext_authz::{ExtAuthzConfig, ExtAuthzDoor};
-use crate::doors::{AdminDoor, NativeDoor, SessionDoor, SignalDoor};
+use crate::doors::{AdminDoor, NativeDoor, ReviewDoor, SessionDoor, SignalDoor, TaskDoor};
 use crate::http::Pages;
 use crate::limits;
 use crate::listen::{Listeners, Tls};
@@ -78,6 +78,8 @@ impl Service {
             sessions: u64::try_from(config.state.sessions_max)?,
             subjects: config.state.risk_subjects_max,
             revocations: config.state.revocations_max,
+            tasks: config.state.tasks_max,
+            reviews: config.state.reviews_max,
         }));
         let policy = Arc::new(PolicyStore::default());
         let when_stale = config.bundle.when_stale;
@@ -136,6 +138,11 @@ impl Service {
         let _shadowing = supervisor.thread("shadow".to_owned(), move || {
             let (pipeline, shutdown) = shadowed;
             pipeline.shadow().run(&pipeline, &shutdown)
+        })?;
+        let desk = (Arc::clone(&pipeline), shutdown.clone());
+        let _reviewing = supervisor.thread("reviews".to_owned(), move || {
+            let (pipeline, shutdown) = desk;
+            pipeline.reviews().run(&pipeline, &shutdown)
         })?;
         if let Some(listener) = http {
             let pages = Arc::new(pages(Arc::clone(&pipeline)));
@@ -198,6 +205,8 @@ fn refresh(pipeline: &Pipeline) {
     metrics.sessions.set(usage.sessions as f64);
     metrics.risk_subjects.set(usage.subjects as f64);
     metrics.revocations.set(usage.revocations as f64);
+    metrics.reviews.tasks.set(usage.tasks as f64);
+    metrics.reviews.held.set(usage.reviews as f64);
     let stats = pipeline.audit().stats();
     metrics.audit_queue_depth.set(stats.queued as f64);
     metrics.audit_records.absolute(stats.last_sequence);
@@ -206,13 +215,15 @@ fn refresh(pipeline: &Pipeline) {
 type HealthServer = tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>;
 
 /// Names that `grpc.health.v1` answers for; the empty one is the server as a whole.
-const HEALTH_NAMES: [&str; 7] = [
+const HEALTH_NAMES: [&str; 9] = [
     "",
     "cardea.v1.DecisionService",
     "cardea.v1.SessionService",
     "cardea.v1.SignalService",
     "cardea.v1.AuditService",
     "cardea.v1.AdminService",
+    "cardea.v1.TaskService",
+    "cardea.v1.ReviewService",
     "envoy.service.auth.v3.Authorization",
 ];
 
@@ -264,6 +275,14 @@ fn router(
         .service(ext_authz.max_decoding_message_size(max))
         .service(sessions.max_decoding_message_size(max))
         .service(signals.max_decoding_message_size(max))
+        .service(
+            v1::task_service_server::TaskServiceServer::new(TaskDoor::new(Arc::clone(pipeline)))
+                .max_decoding_message_size(max),
+        )
+        .service(
+            v1::review_service_server::ReviewServiceServer::new(ReviewDoor::new(Arc::clone(pipeline)))
+                .max_decoding_message_size(max),
+        )
         .service(
             v1::audit_service_server::AuditServiceServer::from_arc(Arc::clone(streams))
                 .max_decoding_message_size(max),

@@ -50,6 +50,17 @@ pub enum SessionFacts {
     Told(Arc<Told>),
 }
 
+impl SessionFacts {
+    /// The session, if it is known.
+    #[must_use]
+    pub fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Known(session, _) => Some(session),
+            Self::Unknown | Self::Revoked | Self::Untellable | Self::Told(_) => None,
+        }
+    }
+}
+
 /// What is known of the attempt's task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum TaskFacts {

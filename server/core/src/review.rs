@@ -188,14 +188,20 @@ impl Review {
         }
     }
 
+    /// First instant at which asking again starts another round, Unix milliseconds.
+    #[must_use]
+    pub fn over_ms(&self) -> i64 {
+        match (&self.rejected, self.approved()) {
+            (Some(rejected), _) => rejected.until_ms,
+            (None, Some(approved)) => approved.ends_ms,
+            (None, None) => self.expires_ms(),
+        }
+    }
+
     /// Whether asking again starts another round.
     #[must_use]
     pub fn is_over(&self, now: Now) -> bool {
-        match self.status(now) {
-            Status::Pending | Status::Approved => false,
-            Status::Expired | Status::UsedUp => true,
-            Status::Rejected => self.rejected.as_ref().is_none_or(|no| no.until_ms <= now.wall_ms),
-        }
+        self.over_ms() <= now.wall_ms
     }
 
     /// The grant, while it counts.

@@ -272,6 +272,8 @@ fn state(reader: &mut Reader<'_>, default: State) -> State {
         sessions_max: maximum("sessions_max", default.sessions_max),
         risk_subjects_max: maximum("risk_subjects_max", default.risk_subjects_max),
         revocations_max: maximum("revocations_max", default.revocations_max),
+        tasks_max: maximum("tasks_max", default.tasks_max),
+        reviews_max: maximum("reviews_max", default.reviews_max),
     }
 }
 

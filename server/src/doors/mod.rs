@@ -5,14 +5,19 @@
 mod admin;
 pub mod ext_authz;
 mod native;
+mod reviews;
 mod sessions;
 mod signals;
+mod tasks;
 mod wire;
 
 pub use admin::AdminDoor;
 pub use native::NativeDoor;
+pub use reviews::ReviewDoor;
 pub use sessions::SessionDoor;
 pub use signals::SignalDoor;
+pub use tasks::TaskDoor;
+pub(crate) use wire::timestamp;
 pub use wire::{decision, reason_code};
 
 /// Readers of messages, for scenarios that tell of sessions, signals and attempts without a wire: what they mean and

@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use super::wire;
 use crate::audit::record::{Body, SessionRecord};
 use crate::pipeline::{Pipeline, entity};
-use crate::state::{OpenFault, SKEW_MAX_MS, SessionChange, Target, life_ms};
+use crate::state::{OpenFault, SKEW_MAX_MS, SessionChange, State, Target, life_ms};
 
 /// Sessions on a page when the caller does not say.
 const PAGE_DEFAULT: usize = 100;
@@ -77,6 +77,8 @@ impl SessionDoor {
             task: session.task.as_deref().map(wire::task_message),
             credential_changed: session.credential_changed,
             status: status.into(),
+            task_id: session.task_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            parent_session_id: session.parent.as_ref().map(|parent| parent.id.to_string()).unwrap_or_default(),
         }
     }
 }
@@ -91,8 +93,8 @@ impl SessionService for SessionDoor {
         let snapshot = self.snapshot()?;
         let message =
             request.into_inner().session.ok_or_else(|| Status::invalid_argument("`session` is missing"))?;
-        let session = read(&message, &snapshot, now)?;
         let idle_max_s = snapshot.settings().sessions.idle_max_s;
+        let session = bound(read(&message, &snapshot, now)?, &message, self.0.state(), idle_max_s, now)?;
         let (session, version) =
             self.0.state().open(session, idle_max_s, now).map_err(|fault| refuse(&fault))?;
         self.record(&session, "opened", version, "", now);
@@ -257,6 +259,33 @@ pub(crate) fn read(message: &v1::Session, snapshot: &Snapshot, now: Now) -> Resu
     session.labels = message.labels.iter().map(SmolStr::from).collect();
     session.credential_changed = message.credential_changed;
     session.task = message.task.as_ref().map(wire::task).transpose().map_err(invalid)?;
+    if !message.task_id.is_empty() {
+        if session.task.is_some() {
+            return Err(Status::invalid_argument("`task` is for sessions without a `task_id`; set one of them"));
+        }
+        session.task_id = Some(message.task_id.as_str().into());
+    }
+    Ok(session)
+}
+
+/// The session with what it refers to: its task must be known, and the session that it runs under live.
+pub(crate) fn bound(
+    mut session: Session,
+    message: &v1::Session,
+    state: &State,
+    idle_max_s: u64,
+    now: Now,
+) -> Result<Session, Status> {
+    if let Some(id) = session.task_id.as_ref().filter(|id| state.task(id).is_none()) {
+        let id = crate::pipeline::Seen::text(id);
+        return Err(Status::not_found(format!("task `{id}` is not known to this node; approve it first")));
+    }
+    if !message.parent_session_id.is_empty() {
+        let id = name(&message.parent_session_id)?;
+        let (parent, above) = state.parent(&id, idle_max_s, now).map_err(|fault| refuse(&fault))?;
+        session.parent = Some(parent);
+        session.expires_ms = session.expires_ms.min(above.expires_ms);
+    }
     Ok(session)
 }
 
@@ -301,7 +330,7 @@ fn table_full() -> Status {
 fn refuse(fault: &OpenFault) -> Status {
     match fault {
         OpenFault::Exists(_) => Status::already_exists(fault.to_string()),
-        OpenFault::Ended(_) | OpenFault::Expired(_) => Status::failed_precondition(fault.to_string()),
+        OpenFault::Ended(_) | OpenFault::Expired(_) | OpenFault::HasTask(_) | OpenFault::TooDeep(_) => Status::failed_precondition(fault.to_string()),
         OpenFault::Unknown(_) => Status::not_found(fault.to_string()),
         OpenFault::TooMuch => Status::invalid_argument(fault.to_string()),
         OpenFault::RevocationsFull => Status::resource_exhausted(fault.to_string()),

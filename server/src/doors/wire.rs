@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cardea_core::ask::AskDigest;
 use cardea_core::attempt::Token;
 use cardea_core::reason::{Reason, ReasonCode};
 use cardea_core::task::{ResourcePattern, SCOPE_MAX, Task};
@@ -219,7 +220,15 @@ pub fn decision(decision: Decision) -> v1::Decision {
     }
 }
 
-fn requirement((name, requirement): &(SmolStr, Requirement)) -> v1::StepUpRequirement {
+/// The id of a review, as the wire has it.
+pub(super) fn review_id(digest: &AskDigest) -> String {
+    digest.0.to_string()
+}
+
+fn requirement(
+    (name, requirement): &(SmolStr, Requirement),
+    review: Option<&AskDigest>,
+) -> v1::StepUpRequirement {
     use v1::step_up_requirement::Kind;
     let mut message = v1::StepUpRequirement { name: name.to_string(), ..v1::StepUpRequirement::default() };
     match requirement {
@@ -232,6 +241,7 @@ fn requirement((name, requirement): &(SmolStr, Requirement)) -> v1::StepUpRequir
             message.set_kind(Kind::Approval);
             message.reviewers = reviewers.iter().map(ToString::to_string).collect();
             message.grant_s = Some(*grant_s);
+            message.review_id = review.map(review_id).unwrap_or_default();
         }
         Requirement::Attestation {} => message.set_kind(Kind::Attestation),
     }
@@ -268,7 +278,10 @@ pub(super) fn verdict(judgement: &Judgement<'_>, attempt_id: &str) -> v1::Verdic
         step_up: verdict
             .requirements()
             .iter()
-            .filter_map(|at| Some(requirement(snapshot?.requirement(*at)?)))
+            .filter_map(|at| {
+                let review = judgement.reviews.iter().find(|(of, _)| of == at).map(|(_, review)| review);
+                Some(requirement(snapshot?.requirement(*at)?, review))
+            })
             .collect(),
         obligations: verdict.obligations().iter().filter_map(obligation).collect(),
         evidence: verdict.evidence().iter().map(evidence).collect(),

@@ -36,7 +36,8 @@ pub const SESSIONS_MAX: usize = STEPS_MAX;
 /// An empty state for one scenario.
 pub(super) fn empty_state() -> State {
     let sessions = u64::try_from(SESSIONS_MAX).unwrap_or(u64::MAX);
-    State::new(Capacity { sessions, subjects: SESSIONS_MAX, revocations: SESSIONS_MAX })
+    let most = SESSIONS_MAX;
+    State::new(Capacity { sessions, subjects: most, revocations: most, tasks: most, reviews: most })
 }
 
 /// The bundle with the scenario's own entities, where it has some.

@@ -8,10 +8,15 @@
 //! their tables are full, new knowledge is refused, or unknown sessions count as revoked.
 //! Never does: I/O, reading a clock.
 
+mod feed;
 mod gather;
+mod grants;
+mod reviews;
 mod sessions;
 mod signals;
 mod table;
+mod tasks;
+mod work_rows;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cardea_core::facts::Behavior;
 use cardea_core::risk::Risk;
 use cardea_core::session::Session;
+use cardea_core::task::life::Life;
 use cardea_core::time::Now;
 use cardea_policy_store::engine::Uid;
 use moka::policy::EvictionPolicy;
@@ -29,11 +35,14 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use smol_str::SmolStr;
 
+pub use feed::{Feed, Follower, Key, Touched};
 pub use gather::{Learned, SKEW_MAX_MS, life_ms};
+pub use reviews::{Known, NotDecided, NotOpened, Settled};
 pub use sessions::{Closed, OpenFault, SessionChange, Target};
 pub use signals::{Change, Outcome, Signal};
 use table::Table;
 pub use table::TableFull;
+pub use tasks::{Decided, TaskRefusal};
 
 /// How much the tables hold.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +53,10 @@ pub struct Capacity {
     pub subjects: usize,
     /// Ended sessions that are remembered.
     pub revocations: usize,
+    /// Approved tasks.
+    pub tasks: usize,
+    /// Reviews, with the grants that they give.
+    pub reviews: usize,
 }
 
 /// See the module.
@@ -55,6 +68,11 @@ pub struct State {
     subjects: Table<Uid, Subject>,
     /// Ended sessions, with the time after which nothing could bring them back, Unix milliseconds.
     revoked: Table<SmolStr, i64>,
+    /// Approved tasks, by id.
+    tasks: Table<SmolStr, Arc<Life>>,
+    reviews: reviews::Reviews,
+    grants: grants::GrantIndex,
+    feed: Feed,
 }
 
 /// A session and what it did.
@@ -102,6 +120,10 @@ pub struct Usage {
     pub subjects: u64,
     /// Remembered revocations.
     pub revocations: u64,
+    /// Approved tasks.
+    pub tasks: u64,
+    /// Reviews.
+    pub reviews: u64,
     /// Their maxima.
     pub capacity: Capacity,
 }
@@ -118,8 +140,12 @@ impl State {
                 .max_capacity(capacity.sessions)
                 .eviction_policy(EvictionPolicy::lru())
                 .build_with_hasher(ahash::RandomState::new()),
-            subjects: Table::new(capacity.subjects),
-            revoked: Table::new(capacity.revocations),
+            subjects: Table::new(capacity.subjects, Box::new(|_| {})),
+            revoked: Table::new(capacity.revocations, Box::new(|_| {})),
+            tasks: Table::new(capacity.tasks, Box::new(|_| {})),
+            reviews: reviews::Reviews::default(),
+            grants: grants::GrantIndex::default(),
+            feed: Feed::default(),
         }
     }
 
@@ -139,6 +165,8 @@ impl State {
             sessions: self.sessions.entry_count(),
             subjects: self.subjects.len(),
             revocations: self.revoked.len(),
+            tasks: self.tasks.len(),
+            reviews: u64::try_from(self.reviews.len()).unwrap_or(u64::MAX),
             capacity: self.capacity,
         }
     }
@@ -147,6 +175,16 @@ impl State {
     fn forgets_revocations(&self, now: Now) -> bool {
         self.revoked.is_full(now.wall_ms, |until| *until < now.wall_ms)
     }
+
+    fn touch(&self, key: Key, what: &'static str) -> u64 {
+        let version = self.advance();
+        self.feed.push(&Touched { version, key, what });
+        version
+    }
+    fn keep(&self, _table: crate::ledger::Table, _key: Vec<u8>, _value: Vec<u8>) {}
+    fn forget(&self, _row: crate::ledger::Row) {}
+    /// SHIM
+    pub async fn durable(&self) -> Result<(), crate::ledger::LedgerFault> { Ok(()) }
 
     /// Gives out the version of a change that is complete.
     fn advance(&self) -> u64 {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use cardea_core::attempt::Attempt;
+use cardea_core::delegation::{self, Parent, TooDeep};
 use cardea_core::facts::Behavior;
 use cardea_core::session::{self, LABELS_MAX, METHODS_MAX, NETWORKS_MAX, Session, Status};
 use cardea_core::task::Task;
@@ -29,6 +30,12 @@ pub enum OpenFault {
     /// This node does not know it.
     #[error("session `{0}` is not known to this node")]
     Unknown(SmolStr),
+    /// Its task is an approved one.
+    #[error("session `{0}` was opened for an approved task; change that with TaskService")]
+    HasTask(SmolStr),
+    /// Too many sessions stand above it.
+    #[error(transparent)]
+    TooDeep(#[from] TooDeep),
     /// It is past its end.
     #[error("session `{0}` has expired; open another")]
     Expired(SmolStr),
@@ -158,6 +165,12 @@ impl State {
         if now.wall_ms >= current.expires_ms {
             return Err(OpenFault::Expired(id.into()));
         }
+        if change.task.is_some() && current.task_id.is_some() {
+            return Err(OpenFault::HasTask(id.into()));
+        }
+        if self.above(&current, now) != Status::Live {
+            return Err(OpenFault::Ended(id.into()));
+        }
         let mut next = Session::clone(&current);
         change.apply(&mut next, now);
         within_limits(&next)?;
@@ -267,7 +280,37 @@ impl State {
         if self.is_cut(session) || self.revoked.get(session.id.as_str()).is_some() {
             return Status::Revoked;
         }
+        match self.above(session, now) {
+            Status::Live => {}
+            over @ (Status::Expired | Status::Revoked) => return over,
+        }
         session.status(last_seen_ms, idle_max_s, now)
+    }
+
+    /// The session as one that another is opened under: it must be live, and so must all above it.
+    ///
+    /// # Errors
+    /// When it is not, or stands too deep.
+    pub fn parent(&self, id: &str, idle_max_s: u64, now: Now) -> Result<(Parent, Arc<Session>), OpenFault> {
+        let (session, behavior) = self.session(id).ok_or_else(|| OpenFault::Unknown(id.into()))?;
+        match self.status(&session, behavior.last_seen_ms, idle_max_s, now) {
+            Status::Live => Ok((Parent::of(&session)?, session)),
+            Status::Expired => Err(OpenFault::Expired(id.into())),
+            Status::Revoked => Err(OpenFault::Ended(id.into())),
+        }
+    }
+
+    /// Where the sessions above one stand: it is over when one of them is, or when one of theirs may not act.
+    pub(super) fn above(&self, session: &Session, now: Now) -> Status {
+        if session.parent.is_none() {
+            return Status::Live;
+        }
+        let is_disabled = |uid: &Uid| self.subjects.get(uid).is_some_and(|subject| subject.is_disabled());
+        let is_over = |above: &Session| {
+            self.revoked.get(above.id.as_str()).is_some() || self.is_cut(above) || is_disabled(&above.principal)
+        };
+        let find = |id: &str| self.session(id).map(|(session, _)| session);
+        delegation::above(session, now, find, is_over)
     }
 
     /// Whether all of its principal's sessions were ended since it was opened.

@@ -170,6 +170,18 @@ impl Approval {
     }
 }
 
+impl Approval {
+    /// Whether it says the same as another, apart from when it was said: a repeated call.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let span = |one: &Self| one.latest_end_ms.saturating_sub(one.approved_ms);
+        let ends_alike = self.latest_end_ms == other.latest_end_ms || span(self) == span(other);
+        ends_alike
+            && (&self.task, &self.agent, &self.on_behalf_of, &self.approved_by)
+                == (&other.task, &other.agent, &other.on_behalf_of, &other.approved_by)
+    }
+}
+
 impl Life {
     /// The life of a task that was approved and not changed yet.
     #[must_use]
