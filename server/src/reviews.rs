@@ -65,7 +65,11 @@ impl Desk {
         state: &State,
         now: Now,
     ) -> Named {
-        if verdict.decision() != Decision::StepUp { Named::new() } else { self.name(snapshot, attempt, verdict, decision_id, state, now) }
+        if verdict.decision() != Decision::StepUp {
+            Named::new()
+        } else {
+            self.name(snapshot, attempt, verdict, decision_id, state, now)
+        }
     }
 
     #[cold]
@@ -82,7 +86,8 @@ impl Desk {
             (name, Requirement::Approval { .. }) => Some((*at, name)),
             _ => None,
         };
-        let asked: SmallVec<[(u16, &SmolStr); 2]> = verdict.requirements().iter().filter_map(approval).collect();
+        let asked: SmallVec<[(u16, &SmolStr); 2]> =
+            verdict.requirements().iter().filter_map(approval).collect();
         if asked.is_empty() {
             return Named::new();
         }

@@ -196,7 +196,8 @@ impl Facts {
             Fact::SessionNetworks => texts(session.map(|session| &session.networks)),
             Fact::SessionLabels => texts(session.map(|session| &session.labels)),
             Fact::SessionGrants => {
-                let counts = self.grants.iter().filter(|grant| grant.counts(attempt.session_id.as_ref(), now));
+                let counts =
+                    self.grants.iter().filter(|grant| grant.counts(attempt.session_id.as_ref(), now));
                 texts(Some(counts.map(|grant| &grant.requirement)))
             }
             Fact::RiskScore => Long(risk.map_or(0, |risk| i64::from(risk.score(now)))),

@@ -16,11 +16,6 @@ use crate::audit::record::{Body, SessionRecord};
 use crate::pipeline::{Pipeline, entity};
 use crate::state::{OpenFault, SKEW_MAX_MS, SessionChange, State, Target, life_ms};
 
-/// Sessions on a page when the caller does not say.
-const PAGE_DEFAULT: usize = 100;
-/// Most sessions on a page.
-const PAGE_MAX: usize = 1000;
-
 /// The service.
 #[derive(Clone, Debug)]
 pub struct SessionDoor(Arc<Pipeline>);
@@ -78,7 +73,11 @@ impl SessionDoor {
             credential_changed: session.credential_changed,
             status: status.into(),
             task_id: session.task_id.as_ref().map(ToString::to_string).unwrap_or_default(),
-            parent_session_id: session.parent.as_ref().map(|parent| parent.id.to_string()).unwrap_or_default(),
+            parent_session_id: session
+                .parent
+                .as_ref()
+                .map(|parent| parent.id.to_string())
+                .unwrap_or_default(),
         }
     }
 }
@@ -136,11 +135,7 @@ impl SessionService for SessionDoor {
             Some(reference) => Some(wire::uid("principal", Some(reference), &*self.snapshot()?)?),
             None => None,
         };
-        let size = match usize::try_from(message.page_size).unwrap_or(usize::MAX) {
-            0 => PAGE_DEFAULT,
-            size if size <= PAGE_MAX => size,
-            _ => return Err(Status::invalid_argument(format!("`page_size` is at most {PAGE_MAX}"))),
-        };
+        let size = wire::page_size(message.page_size)?;
         let state = Arc::clone(self.0.state());
         // Walks the whole table, so off the thread that decides.
         let all = tokio::task::spawn_blocking(move || state.sessions_of(principal.as_ref()))
@@ -261,7 +256,9 @@ pub(crate) fn read(message: &v1::Session, snapshot: &Snapshot, now: Now) -> Resu
     session.task = message.task.as_ref().map(wire::task).transpose().map_err(invalid)?;
     if !message.task_id.is_empty() {
         if session.task.is_some() {
-            return Err(Status::invalid_argument("`task` is for sessions without a `task_id`; set one of them"));
+            return Err(Status::invalid_argument(
+                "`task` is for sessions without a `task_id`; set one of them",
+            ));
         }
         session.task_id = Some(message.task_id.as_str().into());
     }
@@ -330,7 +327,9 @@ fn table_full() -> Status {
 fn refuse(fault: &OpenFault) -> Status {
     match fault {
         OpenFault::Exists(_) => Status::already_exists(fault.to_string()),
-        OpenFault::Ended(_) | OpenFault::Expired(_) | OpenFault::HasTask(_) | OpenFault::TooDeep(_) => Status::failed_precondition(fault.to_string()),
+        OpenFault::Ended(_) | OpenFault::Expired(_) | OpenFault::HasTask(_) | OpenFault::TooDeep(_) => {
+            Status::failed_precondition(fault.to_string())
+        }
         OpenFault::Unknown(_) => Status::not_found(fault.to_string()),
         OpenFault::TooMuch => Status::invalid_argument(fault.to_string()),
         OpenFault::RevocationsFull => Status::resource_exhausted(fault.to_string()),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cardea_core::ask::AskDigest;
 use cardea_core::attempt::Token;
+use cardea_core::named::Named;
 use cardea_core::reason::{Reason, ReasonCode};
 use cardea_core::task::{ResourcePattern, SCOPE_MAX, Task};
 use cardea_core::verdict::{Decision, Evidence, FactValue};
@@ -16,8 +17,15 @@ use prost_types::{Duration, Timestamp};
 use smol_str::SmolStr;
 use tonic::Status;
 
+use crate::ledger::LedgerFault;
 use crate::pipeline::{Judgement, reason_text};
 
+/// Longest type name of an entity, in bytes.
+const TYPE_BYTES_MAX: usize = 256;
+/// Entries on a page when the caller does not say.
+const PAGE_DEFAULT: usize = 100;
+/// Most entries on a page.
+const PAGE_MAX: usize = 1000;
 /// Deepest nesting of a value from outside.
 const VALUE_DEPTH_MAX: usize = 8;
 
@@ -46,6 +54,44 @@ pub(super) fn uid(role: &str, reference: Option<&v1::EntityRef>, snapshot: &Snap
             "`{role}` has a type that the bundle's schema does not have; see its entity types"
         ))),
     }
+}
+
+/// Somebody whom a message names, in whatever type.
+pub(super) fn named(role: &str, reference: Option<&v1::EntityRef>) -> Result<Named, Status> {
+    let (type_name, id) = pair(reference);
+    if type_name.is_empty()
+        || type_name.len() > TYPE_BYTES_MAX
+        || id.len() > cardea_core::attempt::ID_BYTES_MAX
+    {
+        return Err(Status::invalid_argument(format!(
+            "`{role}` is missing, has no type, or its type or id is too long"
+        )));
+    }
+    Ok(Named { type_name: type_name.into(), id: id.into() })
+}
+
+pub(super) fn named_message(named: &Named) -> v1::EntityRef {
+    v1::EntityRef { r#type: named.type_name.to_string(), id: named.id.to_string() }
+}
+
+pub(super) fn named_entity(named: &Named) -> crate::audit::record::Entity {
+    crate::audit::record::Entity { type_name: named.type_name.clone(), id: named.id.clone() }
+}
+
+/// How many things stand on a page, as the caller asks for.
+pub(super) fn page_size(asked: u32) -> Result<usize, Status> {
+    match usize::try_from(asked).unwrap_or(usize::MAX) {
+        0 => Ok(PAGE_DEFAULT),
+        size if size <= PAGE_MAX => Ok(size),
+        _ => Err(Status::invalid_argument(format!("`page_size` is at most {PAGE_MAX}"))),
+    }
+}
+
+/// A change counts on this node, and cannot be acknowledged.
+pub(super) fn not_durable(fault: &LedgerFault) -> Status {
+    Status::unavailable(format!(
+        "the change counts on this node but may not survive its end; ask again later: {fault}"
+    ))
 }
 
 pub(super) fn record(

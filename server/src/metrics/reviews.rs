@@ -1,6 +1,6 @@
 //! What becomes of step-ups that ask for an approval.
 
-use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge, Gauge};
+use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 
 /// See the module.
 #[derive(Clone)]
@@ -29,7 +29,8 @@ impl std::fmt::Debug for ReviewMetrics {
 
 impl ReviewMetrics {
     pub(super) fn register() -> Self {
-        let not_opened = |reason: &'static str| counter!("cardea_reviews_not_opened_total", "reason" => reason);
+        let not_opened =
+            |reason: &'static str| counter!("cardea_reviews_not_opened_total", "reason" => reason);
         Self {
             opened: counter!("cardea_reviews_opened_total"),
             skipped: not_opened("busy"),
@@ -42,8 +43,16 @@ impl ReviewMetrics {
     }
 
     pub(super) fn describe() {
-        describe_counter!("cardea_reviews_opened_total", Unit::Count, "Reviews opened, further rounds included");
-        describe_counter!("cardea_reviews_not_opened_total", Unit::Count, "Step-ups without a review, by reason");
+        describe_counter!(
+            "cardea_reviews_opened_total",
+            Unit::Count,
+            "Reviews opened, further rounds included"
+        );
+        describe_counter!(
+            "cardea_reviews_not_opened_total",
+            Unit::Count,
+            "Step-ups without a review, by reason"
+        );
         describe_gauge!("cardea_reviews", Unit::Count, "Reviews in memory");
         describe_gauge!("cardea_tasks", Unit::Count, "Approved tasks in memory");
     }

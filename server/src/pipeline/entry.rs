@@ -175,10 +175,7 @@ pub(crate) fn recorded(value: &Value) -> record::Value {
 }
 
 /// The value that a record shows; `uid` knows the types that entities in it may have. `None` if it has no such value.
-pub(crate) fn unrecorded(
-    value: &record::Value,
-    uid: &dyn Fn(&str, &str) -> Option<Uid>,
-) -> Option<Value> {
+pub(crate) fn unrecorded(value: &record::Value, uid: &dyn Fn(&str, &str) -> Option<Uid>) -> Option<Value> {
     match value {
         record::Value::Bool(value) => Some((*value).into()),
         record::Value::Long(value) => Some((*value).into()),

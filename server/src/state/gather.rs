@@ -61,7 +61,8 @@ impl State {
         } else {
             TaskFacts::OfSession
         };
-        let grants = if needs.reads(Fact::SessionGrants) { self.grants_for(attempt) } else { Grants::default() };
+        let grants =
+            if needs.reads(Fact::SessionGrants) { self.grants_for(attempt) } else { Grants::default() };
         (Facts { session, hops, task, grants, state_version }, learned)
     }
 

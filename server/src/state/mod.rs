@@ -184,7 +184,9 @@ impl State {
     fn keep(&self, _table: crate::ledger::Table, _key: Vec<u8>, _value: Vec<u8>) {}
     fn forget(&self, _row: crate::ledger::Row) {}
     /// SHIM
-    pub async fn durable(&self) -> Result<(), crate::ledger::LedgerFault> { Ok(()) }
+    pub async fn durable(&self) -> Result<(), crate::ledger::LedgerFault> {
+        Ok(())
+    }
 
     /// Gives out the version of a change that is complete.
     fn advance(&self) -> u64 {

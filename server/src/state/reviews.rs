@@ -141,7 +141,9 @@ impl State {
     #[must_use]
     pub fn ask_again(&self, digest: &AskDigest, now: Now) -> bool {
         let shelf = self.reviews.held.read();
-        let Some(held) = shelf.reviews.get(digest).filter(|held| !held.review.is_over(now)) else { return false };
+        let Some(held) = shelf.reviews.get(digest).filter(|held| !held.review.is_over(now)) else {
+            return false;
+        };
         held.asked.fetch_add(1, Ordering::Relaxed);
         held.asked_ms.fetch_max(now.wall_ms, Ordering::Relaxed);
         true
@@ -158,7 +160,9 @@ impl State {
         }
         let mut shelf = self.reviews.held.write();
         if !shelf.reviews.contains_key(&digest) {
-            if shelf.reviews.len() >= self.capacity.reviews || shelf.count_of(&ask.principal) >= limits::REVIEWS_OF_ONE_MAX {
+            if shelf.reviews.len() >= self.capacity.reviews
+                || shelf.count_of(&ask.principal) >= limits::REVIEWS_OF_ONE_MAX
+            {
                 self.drop_over(&mut shelf, now);
             }
             if shelf.reviews.len() >= self.capacity.reviews {

@@ -307,7 +307,9 @@ impl State {
         }
         let is_disabled = |uid: &Uid| self.subjects.get(uid).is_some_and(|subject| subject.is_disabled());
         let is_over = |above: &Session| {
-            self.revoked.get(above.id.as_str()).is_some() || self.is_cut(above) || is_disabled(&above.principal)
+            self.revoked.get(above.id.as_str()).is_some()
+                || self.is_cut(above)
+                || is_disabled(&above.principal)
         };
         let find = |id: &str| self.session(id).map(|(session, _)| session);
         delegation::above(session, now, find, is_over)

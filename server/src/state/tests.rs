@@ -163,7 +163,8 @@ fn a_newer_login_in_the_token_refreshes_the_session() {
 
 #[test]
 fn a_full_table_refuses_new_knowledge_and_keeps_the_old() {
-    let (state, snapshot) = (state(Capacity { sessions: 10, subjects: 1, revocations: 1, tasks: 10, reviews: 10 }), snapshot());
+    let (state, snapshot) =
+        (state(Capacity { sessions: 10, subjects: 1, revocations: 1, tasks: 10, reviews: 10 }), snapshot());
     risk(&state, agent(&snapshot, "a"), 90, at(0)).unwrap();
     assert_eq!(risk(&state, agent(&snapshot, "b"), 90, at(1)), Err(TableFull));
     open(&state, &snapshot, "s", at(1));
@@ -177,7 +178,8 @@ fn a_full_table_refuses_new_knowledge_and_keeps_the_old() {
 
 #[test]
 fn with_no_room_to_remember_revocations_unknown_sessions_are_denied() {
-    let (state, snapshot) = (state(Capacity { sessions: 10, subjects: 10, revocations: 1, tasks: 10, reviews: 10 }), snapshot());
+    let (state, snapshot) =
+        (state(Capacity { sessions: 10, subjects: 10, revocations: 1, tasks: 10, reviews: 10 }), snapshot());
     open(&state, &snapshot, "known", at(0));
     state.end(&Target::Session("gone".into()), &SmolStr::default(), LIFE_MS, at(1)).unwrap();
     let token = Some(Token { issued_ms: Some(0), ..Token::default() });

@@ -121,7 +121,7 @@ fn a_step_up_is_a_401_with_challenge_and_requirements() {
     let login = StepUpKind::Authentication { acr_values: vec!["loa3".into()], max_age_s: Some(300) };
     let needs = vec![
         StepUpNeed { name: "mfa".into(), kind: login },
-        StepUpNeed { name: "manager".into(), kind: StepUpKind::Approval },
+        StepUpNeed { name: "manager".into(), kind: StepUpKind::Approval, review_id: None },
     ];
     let (rpc, http, denied) = refused(&answer(AnswerDecision::StepUp(needs)));
     assert_eq!((rpc, http), (16, 401));
@@ -165,7 +165,7 @@ proptest! {
     ) {
         let decision = match pick {
             0 => allow(&[&obligation]),
-            1 => AnswerDecision::StepUp(vec![StepUpNeed { name: principal.as_str().into(), kind: StepUpKind::Approval }]),
+            1 => AnswerDecision::StepUp(vec![StepUpNeed { name: principal.as_str().into(), kind: StepUpKind::Approval, review_id: None }]),
             2 => AnswerDecision::Deny,
             _ => AnswerDecision::DenyUnidentified,
         };
