@@ -29,6 +29,7 @@ mod client;
 mod endpoint;
 mod error;
 mod stream;
+mod work;
 
 pub use cardea_proto::v1;
 
