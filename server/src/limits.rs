@@ -297,5 +297,3 @@ pub const LEDGER_RETRY: Duration = Duration::from_secs(1);
 /// Pages of the state's file in memory, in bytes; the operating system keeps more.
 pub const LEDGER_CACHE_BYTES: usize = 32 << 20;
 
-/// SHIM
-pub const FEED_QUEUE: usize = 65536;

@@ -24,7 +24,8 @@ pub use wire::{decision, reason_code};
 /// what is refused is the same.
 pub(crate) mod told {
     pub(crate) use super::native::read as attempt;
-    pub(crate) use super::sessions::{change, read as session};
+    pub(crate) use super::sessions::{bound, change, read as session};
     pub(crate) use super::signals::signal;
+    pub(crate) use super::tasks::approval as task;
     pub(crate) use super::wire::timestamp;
 }
