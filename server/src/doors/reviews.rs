@@ -20,7 +20,7 @@ use smol_str::SmolStr;
 use tonic::{Request, Response, Status};
 
 use super::admin::peer_name;
-use super::wire;
+use super::{sessions, wire};
 use crate::audit::record::Body;
 use crate::pipeline::{Pipeline, recorded};
 use crate::reviews::record;
@@ -62,7 +62,7 @@ impl ReviewDoor {
             }
             self.0.record(body, now);
         }
-        self.0.state().durable().await.map_err(|fault| wire::not_durable(&fault))?;
+        self.0.state().durable().await.map_err(|fault| sessions::not_durable(&fault))?;
         Ok((self.message(&known, now), version))
     }
 
@@ -159,6 +159,7 @@ impl ReviewService for ReviewDoor {
                 message.this_session_only
             }
         };
+        sessions::can_keep(self.0.state())?;
         let approval = |review: &Review, grant_s: u64| {
             let life_ms = i64::try_from(grant_s).unwrap_or(i64::MAX).saturating_mul(1000);
             let session_id = match only_session {

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::wire;
 use crate::audit::record::{Body, SessionRecord};
+use crate::ledger::LedgerFault;
 use crate::pipeline::{Pipeline, entity};
 use crate::state::{OpenFault, SKEW_MAX_MS, SessionChange, State, Target, life_ms};
 
@@ -32,6 +33,15 @@ impl SessionDoor {
         current.ok_or_else(|| Status::unavailable("no policy bundle is in force, so types are not known"))
     }
 
+    /// While nothing can be kept, nothing is opened: it would be gone after a restart.
+    fn can_keep(&self) -> Result<(), Status> {
+        can_keep(self.0.state())
+    }
+
+    async fn durable(&self) -> Result<(), Status> {
+        self.0.state().durable().await.map_err(|fault| not_durable(&fault))
+    }
+
     fn record(&self, session: &Session, change: &'static str, version: u64, reason: &str, now: Now) {
         let body = SessionRecord {
             session_id: session.id.clone(),
@@ -46,11 +56,8 @@ impl SessionDoor {
     fn message(&self, session: &Session, now: Now) -> v1::Session {
         let idle_max_s =
             self.0.policy().snapshot().map_or(0, |snapshot| snapshot.settings().sessions.idle_max_s);
-        let last_seen_ms = self
-            .0
-            .state()
-            .session(&session.id)
-            .map_or(session.opened_ms, |(_, behavior)| behavior.last_seen_ms);
+        let known = self.0.state().session(&session.id).ok().flatten();
+        let last_seen_ms = known.map_or(session.refreshed_ms, |(_, behavior)| behavior.last_seen_ms);
         let status = match self.0.state().status(session, last_seen_ms, idle_max_s, now) {
             SessionStatus::Live => v1::SessionStatus::Live,
             SessionStatus::Expired => v1::SessionStatus::Expired,
@@ -78,6 +85,8 @@ impl SessionDoor {
                 .as_ref()
                 .map(|parent| parent.id.to_string())
                 .unwrap_or_default(),
+            device_id: session.device_id.as_deref().unwrap_or_default().to_owned(),
+            tenant: session.tenant.as_deref().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -92,11 +101,13 @@ impl SessionService for SessionDoor {
         let snapshot = self.snapshot()?;
         let message =
             request.into_inner().session.ok_or_else(|| Status::invalid_argument("`session` is missing"))?;
+        self.can_keep()?;
         let idle_max_s = snapshot.settings().sessions.idle_max_s;
         let session = bound(read(&message, &snapshot, now)?, &message, self.0.state(), idle_max_s, now)?;
         let (session, version) =
             self.0.state().open(session, idle_max_s, now).map_err(|fault| refuse(&fault))?;
         self.record(&session, "opened", version, "", now);
+        self.durable().await?;
         let session = Some(self.message(&session, now));
         Ok(Response::new(v1::OpenSessionResponse { session, state_version: version }))
     }
@@ -108,9 +119,11 @@ impl SessionService for SessionDoor {
         let now = self.0.now();
         let message = request.into_inner();
         let change = change(&message, life_ms(self.snapshot()?.settings()), now)?;
+        self.can_keep()?;
         let (session, version) =
             self.0.state().change(&message.id, &change, now).map_err(|fault| refuse(&fault))?;
         self.record(&session, "updated", version, "", now);
+        self.durable().await?;
         let session = Some(self.message(&session, now));
         Ok(Response::new(v1::UpdateSessionResponse { session, state_version: version }))
     }
@@ -120,7 +133,8 @@ impl SessionService for SessionDoor {
         request: Request<v1::GetSessionRequest>,
     ) -> Result<Response<v1::GetSessionResponse>, Status> {
         let id = &request.get_ref().id;
-        let Some((session, _)) = self.0.state().session(id) else {
+        let known = self.0.state().session(id).map_err(|fault| unreadable(&fault))?;
+        let Some((session, _)) = known else {
             return Err(Status::not_found("this node does not know the session"));
         };
         Ok(Response::new(v1::GetSessionResponse { session: Some(self.message(&session, self.0.now())) }))
@@ -137,16 +151,17 @@ impl SessionService for SessionDoor {
         };
         let size = wire::page_size(message.page_size)?;
         let state = Arc::clone(self.0.state());
-        // Walks the whole table, so off the thread that decides.
-        let all = tokio::task::spawn_blocking(move || state.sessions_of(principal.as_ref()))
+        let after = message.page_token;
+        // Reads the disk, so off the thread that decides. One more than asked for tells whether there is another page.
+        let page = tokio::task::spawn_blocking(move || state.page(principal.as_ref(), &after, size + 1));
+        let mut page = page
             .await
-            .map_err(|_| Status::internal("the table could not be read"))?;
-        let after = message.page_token.as_str();
-        let mut rest =
-            all.into_iter().skip_while(|session| !after.is_empty() && session.id.as_str() <= after);
-        let page: Vec<_> = rest.by_ref().take(size).collect();
-        let next_page_token = match (rest.next(), page.last()) {
-            (Some(_), Some(last)) => last.id.to_string(),
+            .map_err(|_| Status::internal("the table could not be read"))?
+            .map_err(|fault| unreadable(&fault))?;
+        let is_last = page.len() <= size;
+        page.truncate(size);
+        let next_page_token = match page.last() {
+            Some(last) if !is_last => last.id.to_string(),
             _ => String::new(),
         };
         let now = self.0.now();
@@ -167,7 +182,7 @@ impl SessionService for SessionDoor {
         match message.target {
             Some(Named::Id(id)) => {
                 let id = name(&id)?;
-                let known = self.0.state().session(&id);
+                let known = self.0.state().session(&id).ok().flatten();
                 let closed = self
                     .0
                     .state()
@@ -181,6 +196,7 @@ impl SessionService for SessionDoor {
                     reason,
                 };
                 self.0.record(Body::Session(record), now);
+                self.durable().await?;
                 let ended = u64::from(closed.changed);
                 Ok(Response::new(v1::EndSessionResponse { ended, state_version: closed.version }))
             }
@@ -190,9 +206,12 @@ impl SessionService for SessionDoor {
                 let of = principal.clone();
                 let target = Target::Principal(principal.clone(), now.wall_ms);
                 let closed = self.0.state().end(&target, &reason, life_ms, now).map_err(|_| table_full())?;
-                let sessions = tokio::task::spawn_blocking(move || state.sessions_of(Some(&principal)))
-                    .await
-                    .map_err(|_| Status::internal("the table could not be read"))?;
+                // Only for the count that is told: what is over is over.
+                let sessions =
+                    tokio::task::spawn_blocking(move || state.page(Some(&principal), "", usize::MAX))
+                        .await
+                        .map_err(|_| Status::internal("the table could not be read"))?
+                        .unwrap_or_default();
                 let was_live = |session: &&Arc<Session>| {
                     session.ended.is_none()
                         && session.opened_ms <= now.wall_ms
@@ -209,6 +228,7 @@ impl SessionService for SessionDoor {
                     reason,
                 };
                 self.0.record(Body::Session(record), now);
+                self.durable().await?;
                 let ended = u64::try_from(ended).unwrap_or(u64::MAX);
                 Ok(Response::new(v1::EndSessionResponse { ended, state_version: closed.version }))
             }
@@ -283,6 +303,9 @@ pub(crate) fn bound(
         session.parent = Some(parent);
         session.expires_ms = session.expires_ms.min(above.expires_ms);
     }
+    let named = |text: &str| (!text.is_empty()).then(|| SmolStr::from(text));
+    session.device_id = named(&message.device_id);
+    session.tenant = named(&message.tenant);
     Ok(session)
 }
 
@@ -306,6 +329,7 @@ pub(crate) fn change(
         add_labels: message.add_labels.iter().map(SmolStr::from).collect(),
         remove_labels: message.remove_labels.iter().map(SmolStr::from).collect(),
         task: message.task.as_ref().map(wire::task).transpose().map_err(invalid)?,
+        device_id: message.device_id.as_deref().map(SmolStr::from),
     })
 }
 
@@ -324,6 +348,27 @@ fn table_full() -> Status {
     )
 }
 
+/// What opens something is refused while nothing can be kept.
+pub(super) fn can_keep(state: &State) -> Result<(), Status> {
+    match state.fault() {
+        Some(why) => Err(Status::unavailable(format!(
+            "nothing was changed: the state cannot be written to disk: {why}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// What was changed counts on this node, and is not on disk.
+pub(super) fn not_durable(fault: &LedgerFault) -> Status {
+    Status::unavailable(format!(
+        "this is in force on this node, but would not survive a restart ({fault}); send it again"
+    ))
+}
+
+fn unreadable(fault: &LedgerFault) -> Status {
+    Status::unavailable(fault.to_string())
+}
+
 fn refuse(fault: &OpenFault) -> Status {
     match fault {
         OpenFault::Exists(_) => Status::already_exists(fault.to_string()),
@@ -332,6 +377,9 @@ fn refuse(fault: &OpenFault) -> Status {
         }
         OpenFault::Unknown(_) => Status::not_found(fault.to_string()),
         OpenFault::TooMuch => Status::invalid_argument(fault.to_string()),
-        OpenFault::RevocationsFull => Status::resource_exhausted(fault.to_string()),
+        OpenFault::RevocationsFull | OpenFault::SessionsFull(_) | OpenFault::TableFull(_) => {
+            Status::resource_exhausted(fault.to_string())
+        }
+        OpenFault::Disk(_) => Status::unavailable(fault.to_string()),
     }
 }

@@ -16,7 +16,7 @@ use smol_str::SmolStr;
 use tonic::{Request, Response, Status};
 
 use super::admin::peer_name;
-use super::wire;
+use super::{sessions, wire};
 use crate::audit::record::{Body, TaskRecord};
 use crate::pipeline::{Pipeline, entity};
 use crate::state::{Decided, TaskRefusal};
@@ -86,7 +86,7 @@ impl TaskDoor {
             };
             self.0.record(Body::Task(Box::new(record)), now);
         }
-        self.0.state().durable().await.map_err(|fault| wire::not_durable(&fault))?;
+        self.0.state().durable().await.map_err(|fault| sessions::not_durable(&fault))?;
         Ok((Some(message(&life, now)), version))
     }
 }
@@ -100,6 +100,7 @@ impl TaskService for TaskDoor {
         let now = self.0.now();
         let peer = peer_name(&request);
         let approval = approval(&request.into_inner(), &*self.snapshot()?, now)?;
+        sessions::can_keep(self.0.state())?;
         let asked = Asked { by: approval.approved_by.clone(), reason: approval.task.purpose.clone(), peer };
         let decided = self.0.state().approve_task(approval, now).map_err(|refusal| refuse(&refusal))?;
         let (task, state_version) = self.acknowledge("approved", decided, asked, now).await?;
@@ -129,6 +130,7 @@ impl TaskService for TaskDoor {
         let asked = asked(message.by.as_ref(), &message.reason, peer)?;
         let end_ms = wire::optional_ms(message.not_after.as_ref()).map_err(Status::invalid_argument)?;
         let end_ms = end_ms.ok_or_else(|| Status::invalid_argument("`not_after` is missing: the new end"))?;
+        sessions::can_keep(self.0.state())?;
         let (task, state_version) = self.change(&message.id, Step::Extended(end_ms), asked, now).await?;
         Ok(Response::new(v1::ExtendTaskResponse { task, state_version }))
     }

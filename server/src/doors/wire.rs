@@ -17,7 +17,6 @@ use prost_types::{Duration, Timestamp};
 use smol_str::SmolStr;
 use tonic::Status;
 
-use crate::ledger::LedgerFault;
 use crate::pipeline::{Judgement, reason_text};
 
 /// Longest type name of an entity, in bytes.
@@ -85,13 +84,6 @@ pub(super) fn page_size(asked: u32) -> Result<usize, Status> {
         size if size <= PAGE_MAX => Ok(size),
         _ => Err(Status::invalid_argument(format!("`page_size` is at most {PAGE_MAX}"))),
     }
-}
-
-/// A change counts on this node, and cannot be acknowledged.
-pub(super) fn not_durable(fault: &LedgerFault) -> Status {
-    Status::unavailable(format!(
-        "the change counts on this node but may not survive its end; ask again later: {fault}"
-    ))
 }
 
 pub(super) fn record(
@@ -253,6 +245,7 @@ pub fn reason_code(code: ReasonCode) -> v1::ReasonCode {
         ReasonCode::PolicyStale => v1::ReasonCode::PolicyStale,
         ReasonCode::TokenExpired => v1::ReasonCode::TokenExpired,
         ReasonCode::StateFull => v1::ReasonCode::StateFull,
+        ReasonCode::StateUnreadable => v1::ReasonCode::StateUnreadable,
     }
 }
 

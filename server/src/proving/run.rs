@@ -40,8 +40,14 @@ pub const SESSIONS_MAX: usize = STEPS_MAX;
 /// An empty state for one scenario.
 pub(super) fn empty_state() -> State {
     let sessions = u64::try_from(SESSIONS_MAX).unwrap_or(u64::MAX);
-    let most = SESSIONS_MAX;
-    State::new(Capacity { sessions, subjects: most, revocations: most, tasks: most, reviews: most })
+    State::new(Capacity {
+        sessions,
+        stored_sessions: sessions,
+        subjects: SESSIONS_MAX,
+        revocations: SESSIONS_MAX,
+        tasks: SESSIONS_MAX,
+        reviews: SESSIONS_MAX,
+    })
 }
 
 /// The bundle with the scenario's own entities, where it has some.
@@ -296,7 +302,7 @@ impl Player<'_> {
     }
 
     fn knows(&self, session: &str) -> bool {
-        self.opened.contains(session) || self.state.session(session).is_some()
+        self.opened.contains(session) || self.state.session(session).is_ok_and(|found| found.is_some())
     }
 
     fn attempt(&mut self, told: &AttemptTold, place: Place) -> Result<Case, Undone> {

@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 use smol_str::SmolStr;
 
 use super::{Key, State, work_rows};
-use crate::ledger::{Row, Table};
+use crate::ledger::Table;
 use crate::limits;
 
 /// How long a review that is over is kept, in milliseconds: its reader may poll, and its deciders may look.
@@ -266,7 +266,7 @@ impl State {
         self.keep(Table::Reviews, digest.0.as_bytes().to_vec(), row);
         drop(shelf);
         let what = if known.review.grant(now).is_some() { "granted" } else { "rejected" };
-        let version = self.touch(Key::Grants(ask.principal.clone()), what);
+        let version = self.advance(Key::Grants(ask.principal.clone()), what);
         Ok(Settled { known, version, changed, before })
     }
 
@@ -321,7 +321,7 @@ impl State {
                 if let Some(count) = of_principals.get_mut(&ask.principal) {
                     *count -= 1;
                 }
-                self.forget(Row::Delete { table: Table::Reviews, key: digest.0.as_bytes().to_vec() });
+                self.forget(Table::Reviews, digest.0.as_bytes().to_vec());
             }
             is_kept
         });

@@ -85,7 +85,7 @@ impl State {
             },
         )??;
         let is_new = is_new.get();
-        let version = if is_new { self.touch(Key::Task(id), "task_approved") } else { self.version() };
+        let version = if is_new { self.advance(Key::Task(id), "task_approved") } else { self.version() };
         Ok(Decided { life, version, changed: is_new })
     }
 
@@ -119,7 +119,7 @@ impl State {
             })
             .ok_or_else(unknown)?
             .map_err(TaskRefusal::Fault)?;
-        let version = if changed { self.touch(Key::Task(id.into()), what) } else { self.version() };
+        let version = if changed { self.advance(Key::Task(id.into()), what) } else { self.version() };
         Ok(Decided { life, version, changed })
     }
 

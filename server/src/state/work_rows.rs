@@ -2,17 +2,16 @@
 //!
 //! Fields are only ever added; a tag is never used for something else.
 
-use std::str::FromStr as _;
-
 use cardea_core::ask::Ask;
 use cardea_core::named::Named;
 use cardea_core::review::{self, Opening, Rejection, Review};
 use cardea_core::task::life::{Approval, Change, Life, Narrowing, Step};
 use cardea_core::task::{ResourcePattern, Task};
-use cardea_policy_store::engine::{TypeName, Uid};
+use cardea_policy_store::engine::Uid;
 use prost::Message;
 use smol_str::SmolStr;
 
+use super::rows::entity;
 use crate::pipeline::{recorded, unrecorded};
 
 #[derive(Clone, PartialEq, Message)]
@@ -287,7 +286,6 @@ pub(super) fn to_review(bytes: &[u8]) -> Option<(Review, u64, i64, bool)> {
     let row = ReviewRow::decode(bytes).ok()?;
     let arguments: std::collections::BTreeMap<SmolStr, crate::audit::record::Value> =
         serde_json::from_slice(&row.arguments).ok()?;
-    let entity = |type_name: &str, id: &str| known(type_name, id);
     let mut review = Review::new(Ask {
         principal: uid(&row.principal)?,
         delegation: row.delegation.iter().map(uid).collect::<Option<_>>()?,
@@ -339,12 +337,7 @@ fn uid_row(uid: &Uid) -> NameRow {
 }
 
 fn uid(row: &NameRow) -> Option<Uid> {
-    known(&row.type_name, &row.id)
-}
-
-fn known(type_name: &str, id: &str) -> Option<Uid> {
-    let name = cedar_policy::EntityTypeName::from_str(type_name).ok()?;
-    Some(Uid::new(&TypeName::from(&name), id))
+    entity(&row.type_name, &row.id)
 }
 
 fn name_row(named: &Named) -> NameRow {
