@@ -105,7 +105,7 @@ pub enum ReviewFault {
     #[error("`{0}` is part of the attempt; somebody else must decide about it")]
     OwnAttempt(Named),
     /// The end is out of bounds.
-    #[error("the end must lie ahead, and at most {0} s from now")]
+    #[error("the end must lie at most {0} s from now, and that of an approval ahead")]
     BadEnd(u64),
     /// The attempt that opened it named no session.
     #[error("the attempt that opened the review named no session to bind the grant to")]
@@ -257,7 +257,8 @@ impl Review {
             return Err(ReviewFault::NotPending);
         }
         let longest_ms = now.wall_ms.saturating_add(REJECTED_MAX_MS);
-        if rejection.until_ms <= now.wall_ms || rejection.until_ms > longest_ms {
+        // A time that has passed takes an approval back and lets the next attempt ask anew.
+        if rejection.until_ms > longest_ms {
             return Err(ReviewFault::BadEnd(u64::try_from(REJECTED_MAX_MS / 1000).unwrap_or(0)));
         }
         Ok(())

@@ -20,6 +20,7 @@ use super::*;
 use cardea_core::facts::SessionFacts;
 
 mod kept;
+mod work;
 
 const LIFE_MS: i64 = 1_000_000;
 

@@ -246,6 +246,8 @@ fn value(recorded: &record::Value, snapshot: &Snapshot) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
+    use cardea_policy_store::engine::Extension;
+
     use super::*;
     use crate::pipeline::recorded;
 
