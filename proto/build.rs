@@ -5,7 +5,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 use protox::prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["common", "decision", "session", "signal", "audit", "admin"]
+    let files = ["common", "decision", "session", "signal", "audit", "admin", "task", "review"]
         .map(|name| format!("cardea/v1/{name}.proto"));
     let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?).join("cardea_descriptor.bin");

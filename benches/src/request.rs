@@ -177,6 +177,7 @@ impl AttemptForm {
             delegation: self.delegation.into_iter().map(Into::into).collect(),
             token: self.token.map(TokenForm::into_message),
             at_least_version: 0,
+            task_id: String::new(),
         })
     }
 }

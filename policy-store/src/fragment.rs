@@ -164,6 +164,7 @@ facts! {
     SessionDeviceCompliant Session "device_compliant",
     SessionNetworks Session "networks",
     SessionLabels Session "labels",
+    SessionGrants Session "grants",
     RiskScore Risk "score",
     RiskLevel Risk "level",
     RiskReasons Risk "reasons",

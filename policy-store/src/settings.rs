@@ -271,7 +271,7 @@ pub enum Requirement {
     },
     /// Approval by a reviewer.
     Approval {
-        /// Who may approve.
+        /// Who may approve, each as `Type::"id"`.
         reviewers: Vec<SmolStr>,
         /// How long an approval lasts, in seconds.
         grant_s: u64,
@@ -337,6 +337,9 @@ impl Settings {
                 Requirement::Approval { reviewers, .. } if reviewers.is_empty() => {
                     "has no reviewers, so nobody could approve"
                 }
+                Requirement::Approval { reviewers, .. } if !reviewers.iter().all(|name| is_entity(name)) => {
+                    "has a reviewer that is no entity: write each as `Type::\"id\"`"
+                }
                 Requirement::Approval { grant_s: 0, .. } => "grants for 0 s, so no retry could succeed",
                 Requirement::Authentication { .. }
                 | Requirement::Approval { .. }
@@ -346,4 +349,9 @@ impl Settings {
         }
         faults
     }
+}
+
+/// Whether the text names an entity; its type need not be in the schema.
+fn is_entity(text: &str) -> bool {
+    text.parse::<cedar_policy::EntityUid>().is_ok_and(|uid| uid.to_string() == text)
 }

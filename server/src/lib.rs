@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod pipeline;
 pub mod proving;
 pub mod remote;
+pub mod reviews;
 pub mod router;
 pub mod run;
 pub mod serve;

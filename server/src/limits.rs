@@ -209,6 +209,22 @@ pub const SHADOW_GROUPS_SHOWN: usize = 100;
 /// How often health is brought in line with whether a bundle is in force.
 pub const HEALTH_INTERVAL: Duration = Duration::from_millis(200);
 
+// --- tasks and reviews ---------------------------------------------------------------------------------
+
+/// Reviews of one principal at a time, those that were over within the hour included: more than its reviewers would look
+/// at in a day, and far fewer than would crowd out everybody else's.
+pub const REVIEWS_OF_ONE_MAX: usize = 256;
+
+/// Step-ups that wait for their review to be opened. Each takes some microseconds; what finds no place is counted, and its
+/// retry opens the review.
+pub const REVIEWS_WAITING_MAX: usize = 4096;
+
+/// How often reviews are looked at for those that have expired; they wait for a day.
+pub const REVIEWS_LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Rest of the thread that opens reviews: a step-up wakes it, the end of the process need not wait longer.
+pub const REVIEWS_IDLE: Duration = Duration::from_millis(200);
+
 // --- bundles from the network --------------------------------------------------------------------------
 
 /// Longest address of a bundle, in bytes; what common servers and proxies take as a request target is 8 KiB.

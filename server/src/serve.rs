@@ -14,7 +14,7 @@ use crate::bundles::{Bundles, Keeper};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doors::ext_authz::{ExtAuthzConfig, ExtAuthzDoor};
-use crate::doors::{AdminDoor, NativeDoor, SessionDoor, SignalDoor};
+use crate::doors::{AdminDoor, NativeDoor, ReviewDoor, SessionDoor, SignalDoor, TaskDoor};
 use crate::http::Pages;
 use crate::ledger::{self, Ledger};
 use crate::limits;
@@ -160,6 +160,11 @@ impl Service {
             let (pipeline, shutdown) = shadowed;
             pipeline.shadow().run(&pipeline, &shutdown)
         })?;
+        let desk = (Arc::clone(&pipeline), shutdown.clone());
+        let _reviewing = supervisor.thread("reviews".to_owned(), move || {
+            let (pipeline, shutdown) = desk;
+            pipeline.reviews().run(&pipeline, &shutdown)
+        })?;
         if let Some(listener) = http {
             let pages = Arc::new(pages(Arc::clone(&pipeline)));
             supervisor.task("http", crate::http::serve(listener, pages, supervisor.clone()));
@@ -194,6 +199,8 @@ fn capacity(config: &Config) -> anyhow::Result<Capacity> {
         stored_sessions: u64::try_from(config.state.stored_sessions_max)?,
         subjects: config.state.risk_subjects_max,
         revocations: config.state.revocations_max,
+        tasks: config.state.tasks_max,
+        reviews: config.state.reviews_max,
     })
 }
 
@@ -262,6 +269,8 @@ fn refresh(pipeline: &Pipeline) {
     metrics.sessions.set(usage.sessions as f64);
     metrics.risk_subjects.set(usage.subjects as f64);
     metrics.revocations.set(usage.revocations as f64);
+    metrics.reviews.tasks.set(usage.tasks as f64);
+    metrics.reviews.held.set(usage.reviews as f64);
     metrics.ledger.sessions.set(usage.stored_sessions as f64);
     if let Some(ledger) = usage.ledger {
         metrics.ledger.pending.set(ledger.pending as f64);
@@ -287,7 +296,12 @@ const HEALTH_NAMES: [&str; 5] = [
 ];
 
 /// Of those, the services that change the state: they serve only while changes can be kept.
-const KEEPING_NAMES: [&str; 2] = ["cardea.v1.SessionService", "cardea.v1.SignalService"];
+const KEEPING_NAMES: [&str; 4] = [
+    "cardea.v1.SessionService",
+    "cardea.v1.SignalService",
+    "cardea.v1.TaskService",
+    "cardea.v1.ReviewService",
+];
 
 /// `grpc.health.v1`, one table for all workers: serving as long as a bundle is in force.
 async fn health(pipeline: Arc<Pipeline>, supervisor: &Supervisor) -> HealthServer {
@@ -348,6 +362,14 @@ fn router(
         .service(ext_authz.max_decoding_message_size(max))
         .service(sessions.max_decoding_message_size(max))
         .service(signals.max_decoding_message_size(max))
+        .service(
+            v1::task_service_server::TaskServiceServer::new(TaskDoor::new(Arc::clone(pipeline)))
+                .max_decoding_message_size(max),
+        )
+        .service(
+            v1::review_service_server::ReviewServiceServer::new(ReviewDoor::new(Arc::clone(pipeline)))
+                .max_decoding_message_size(max),
+        )
         .service(
             v1::audit_service_server::AuditServiceServer::from_arc(Arc::clone(streams))
                 .max_decoding_message_size(max),

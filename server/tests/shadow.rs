@@ -158,7 +158,14 @@ impl Node {
         put_in_force(&policy, &kept.get(&1).unwrap().0);
         let metrics = Arc::new(Metrics::new(pipeline::labels(1)));
         let audit = Audit::open(&AuditConfig::in_dir(dir.path().join("audit")), Box::new(|| 0)).unwrap();
-        let state = State::new(Capacity { sessions: 10, stored_sessions: 10, subjects: 10, revocations: 10 });
+        let state = State::new(Capacity {
+            sessions: 10,
+            stored_sessions: 10,
+            subjects: 10,
+            revocations: 10,
+            tasks: 10,
+            reviews: 10,
+        });
         let pipeline = Arc::new(Pipeline::new(
             policy,
             Arc::new(state),
@@ -256,7 +263,13 @@ fn changes(records: &[Body]) -> Vec<String> {
         Body::Bundle(bundle) => {
             Some(format!("{} {} {} {}", bundle.change, bundle.name, bundle.revision, bundle.reason))
         }
-        Body::Decision(_) | Body::Signal(_) | Body::Session(_) | Body::Gap(_) | Body::Shadow(_) => None,
+        Body::Decision(_)
+        | Body::Signal(_)
+        | Body::Session(_)
+        | Body::Gap(_)
+        | Body::Shadow(_)
+        | Body::Task(_)
+        | Body::Review(_) => None,
     };
     records.iter().filter_map(told).collect()
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::bundle;
 use crate::clients::Clients;
 use crate::http::{Answer, Request};
-use crate::process::{Finished, Process, cardea_program};
+use crate::process::{Finished, Process, cardea_program, run_cardea};
 use crate::remote;
 
 /// How to start it.
@@ -66,6 +66,14 @@ impl Options {
         self.source = Some(source.into());
         self.trust = Some(trust.into());
         self
+    }
+
+    /// With a second table of sales, `invoices`.
+    #[must_use]
+    pub fn with_invoices(self) -> Self {
+        let salaries = r#"{ "uid": { "type": "Table", "id": "salaries" }, "attrs": {}, "parents": [] }"#;
+        let invoices = r#"{ "uid": { "type": "Table", "id": "invoices" }, "attrs": {}, "parents": [{ "type": "Schema", "id": "sales" }] }"#;
+        self.edit("entities.json", salaries, format!("{salaries},\n  {invoices}"))
     }
 
     /// With an edit of the bundle.
@@ -154,6 +162,18 @@ impl Cardea {
     pub async fn command(&self, words: &[&str]) -> Result<Finished> {
         let node = format!("http://{}", self.grpc);
         remote::cardea(&[words, &["--node", &node]].concat()).await
+    }
+
+    /// `cardea` with arguments, about this node.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub async fn run(&self, words: &[&str]) -> Result<Finished> {
+        let node = format!("http://{}", self.grpc);
+        let all: Vec<String> =
+            words.iter().copied().chain(["--node", node.as_str()]).map(ToOwned::to_owned).collect();
+        // From another thread, so that this one's runtime goes on.
+        tokio::task::spawn_blocking(move || run_cardea(&all, b"")).await?
     }
 
     /// Its audit directory.

@@ -10,8 +10,10 @@ use cardea_proto::v1;
 use cardea_proto::v1::admin_service_client::AdminServiceClient;
 use cardea_proto::v1::audit_service_client::AuditServiceClient;
 use cardea_proto::v1::decision_service_client::DecisionServiceClient;
+use cardea_proto::v1::review_service_client::ReviewServiceClient;
 use cardea_proto::v1::session_service_client::SessionServiceClient;
 use cardea_proto::v1::signal_service_client::SignalServiceClient;
+use cardea_proto::v1::task_service_client::TaskServiceClient;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
@@ -34,6 +36,10 @@ pub struct Clients {
     pub session: SessionServiceClient<Channel>,
     /// Signals.
     pub signal: SignalServiceClient<Channel>,
+    /// Tasks.
+    pub task: TaskServiceClient<Channel>,
+    /// Reviews.
+    pub review: ReviewServiceClient<Channel>,
     /// Audit records.
     pub audit: AuditServiceClient<Channel>,
     /// Status.
@@ -87,6 +93,8 @@ impl Clients {
             decision: DecisionServiceClient::new(channel.clone()),
             session: SessionServiceClient::new(channel.clone()),
             signal: SignalServiceClient::new(channel.clone()),
+            task: TaskServiceClient::new(channel.clone()),
+            review: ReviewServiceClient::new(channel.clone()),
             audit: AuditServiceClient::new(channel.clone()),
             admin: AdminServiceClient::new(channel.clone()),
             channel,

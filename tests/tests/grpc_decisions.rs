@@ -59,7 +59,7 @@ async fn a_step_up_names_its_requirement_in_full() -> Result<()> {
     assert_eq!(requirement.kind(), v1::step_up_requirement::Kind::Approval);
     assert_eq!(
         (requirement.reviewers.as_slice(), requirement.grant_s),
-        (&["duty-officer".to_owned()][..], Some(900))
+        (&["Team::\"duty-officers\"".to_owned()][..], Some(900))
     );
     Ok(())
 }

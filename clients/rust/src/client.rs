@@ -11,8 +11,10 @@ use crate::v1::admin_service_client::AdminServiceClient;
 use crate::v1::audit_service_client::AuditServiceClient;
 use crate::v1::decision_service_client::DecisionServiceClient;
 use crate::v1::end_session_request::Target;
+use crate::v1::review_service_client::ReviewServiceClient;
 use crate::v1::session_service_client::SessionServiceClient;
 use crate::v1::signal_service_client::SignalServiceClient;
+use crate::v1::task_service_client::TaskServiceClient;
 use crate::v1::{
     Attempt, DecideBatchRequest, DecideRequest, EndSessionRequest, EndSessionResponse, EntityRef,
     GetSessionRequest, HoldOpen, ListSessionsRequest, ListSessionsResponse, OpenSessionRequest,
@@ -32,6 +34,8 @@ pub struct Client {
     sessions: SessionServiceClient<Channel>,
     signals: SignalServiceClient<Channel>,
     audit: AuditServiceClient<Channel>,
+    pub(crate) tasks: TaskServiceClient<Channel>,
+    pub(crate) reviews: ReviewServiceClient<Channel>,
     pub(crate) admin: AdminServiceClient<Channel>,
     pub(crate) call_timeout: Duration,
 }
@@ -50,6 +54,8 @@ impl Client {
             sessions: SessionServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
             signals: SignalServiceClient::new(channel.clone()),
             audit: AuditServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
+            tasks: TaskServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
+            reviews: ReviewServiceClient::new(channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX),
             admin: AdminServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX),
             call_timeout: endpoint.call_timeout,
         })

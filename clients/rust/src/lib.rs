@@ -32,6 +32,7 @@ mod endpoint;
 mod error;
 mod hold;
 mod stream;
+mod work;
 
 pub use cardea_proto::v1;
 

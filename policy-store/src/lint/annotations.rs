@@ -79,7 +79,7 @@ fn step_up(bundle: &Bundle<'_>, number: usize, subject: &Subject<'_>, found: &mu
             "test what a fresh login changes: `context.session.auth_age_s`, `acr`, `aal` or `credential_changed`"
         }
         Requirement::Approval { .. } => {
-            "test what an approval changes: `!context.session.labels.contains(\"…\")`"
+            "test what an approval changes: `!context.session.grants.contains(\"NAME\")`, the name being the requirement's"
         }
         Requirement::Attestation {} => {
             "test what fresh proof changes: `context.session.credential_changed` or `context.token.age_s`"

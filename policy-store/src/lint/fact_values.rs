@@ -58,6 +58,7 @@ fn values<'b>(bundle: &'b Bundle<'_>, fact: Fact) -> Option<Values<'b>> {
         | Fact::SessionDeviceCompliant
         | Fact::SessionNetworks
         | Fact::SessionLabels
+        | Fact::SessionGrants
         | Fact::BehaviorKnown
         | Fact::TaskKnown
         | Fact::TaskId

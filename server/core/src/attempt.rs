@@ -74,6 +74,8 @@ pub struct Parts<'a> {
     pub token: Option<Token>,
     /// State that the answer must rest on at least.
     pub at_least_version: u64,
+    /// The approved task; empty: the session's.
+    pub task_id: &'a str,
 }
 
 /// See the module.
@@ -99,6 +101,8 @@ pub struct Attempt {
     pub token: Option<Arc<Token>>,
     /// State that the answer must rest on at least.
     pub at_least_version: u64,
+    /// The approved task that it names.
+    pub task_id: Option<SmolStr>,
 }
 
 /// Why parts do not make an attempt. The message is for the caller.
@@ -117,9 +121,9 @@ impl Attempt {
     /// # Errors
     /// Missing or oversized parts; types, actions and fields that the schema does not have.
     pub fn new(snapshot: &Snapshot, parts: Parts<'_>) -> Result<Self, NotAnAttempt> {
-        if parts.id.len() > NAME_BYTES_MAX || parts.session_id.len() > NAME_BYTES_MAX {
+        if [parts.id, parts.session_id, parts.task_id].iter().any(|name| name.len() > NAME_BYTES_MAX) {
             return Err(malformed(format!(
-                "ids of attempts and sessions have at most {NAME_BYTES_MAX} bytes"
+                "ids of attempts, sessions and tasks have at most {NAME_BYTES_MAX} bytes"
             )));
         }
         if parts.request.len() > FIELDS_MAX {
@@ -164,6 +168,7 @@ impl Attempt {
             delegation,
             token: parts.token.map(Arc::new),
             at_least_version: parts.at_least_version,
+            task_id: (!parts.task_id.is_empty()).then(|| parts.task_id.into()),
         })
     }
 
@@ -181,6 +186,7 @@ impl Attempt {
             delegation: SmallVec::new(),
             token: None,
             at_least_version: 0,
+            task_id: None,
         }
     }
 
@@ -206,6 +212,7 @@ impl Attempt {
                 delegation: &delegation,
                 token: self.token.as_deref().cloned(),
                 at_least_version: self.at_least_version,
+                task_id: self.task_id.as_deref().unwrap_or(""),
             },
         )
     }

@@ -11,9 +11,11 @@ use smallvec::SmallVec;
 use smol_str::{SmolStr, ToSmolStr};
 
 use crate::attempt::Attempt;
+use crate::grant::Grants;
 use crate::reason::ReasonCode;
 use crate::risk::{Risk, RiskKind};
 use crate::session::{Session, Status};
+use crate::task::Task;
 use crate::time::{Now, UNKNOWN_AGE_S};
 use crate::verdict::FactValue;
 
@@ -26,6 +28,10 @@ pub struct Facts {
     pub hops: SmallVec<[HopFacts; 2]>,
     /// When something was last heard of each source of signals, Unix milliseconds; filled only if somebody reads it.
     pub heard: Vec<(SmolStr, i64)>,
+    /// The task that the attempt belongs to.
+    pub task: TaskFacts,
+    /// The grants for exactly this attempt, if somebody reads them.
+    pub grants: Grants,
     /// Version of the state that all this was read from, at least.
     pub state_version: u64,
 }
@@ -46,6 +52,29 @@ pub enum SessionFacts {
     Unreadable,
     /// Nothing is looked up: these values are told, as a record of an earlier decision holds them.
     Told(Arc<Told>),
+}
+
+impl SessionFacts {
+    /// The session, if it is known.
+    #[must_use]
+    pub fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Known(session, _) => Some(session),
+            Self::Unknown | Self::Revoked | Self::Untellable | Self::Unreadable | Self::Told(_) => None,
+        }
+    }
+}
+
+/// What is known of the attempt's task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TaskFacts {
+    /// The one that its session was opened with, if any.
+    #[default]
+    OfSession,
+    /// An approved one as it stands, and when something about it was last decided, Unix milliseconds.
+    Approved(Arc<Task>, i64),
+    /// One is named that this node does not know, that is somebody else's, or that the session was not opened for.
+    Unknown,
 }
 
 /// Values of facts that are told; one that is not told has the value of the unknown.
@@ -164,7 +193,7 @@ impl Facts {
         let known = self.known();
         let session = known.map(|(session, _)| session);
         let behavior = known.map(|(_, behavior)| behavior);
-        let task = session.and_then(|session| session.task.as_deref());
+        let task = self.task(session);
         let risk = self.hops.get(hop).and_then(|hop| hop.risk.as_deref());
         let token = attempt.token.as_deref();
         let since = |at: Option<i64>| Long(at.map_or(UNKNOWN_AGE_S, |at| now.since_s(at)));
@@ -182,6 +211,11 @@ impl Facts {
             }
             Fact::SessionNetworks => texts(session.map(|session| &session.networks)),
             Fact::SessionLabels => texts(session.map(|session| &session.labels)),
+            Fact::SessionGrants => {
+                let counts =
+                    self.grants.iter().filter(|grant| grant.counts(attempt.session_id.as_ref(), now));
+                texts(Some(counts.map(|grant| &grant.requirement)))
+            }
             Fact::RiskScore => Long(risk.map_or(0, |risk| i64::from(risk.score(now)))),
             Fact::RiskLevel => Text(SmolStr::new_static(level(risk, &settings.risk, now))),
             Fact::RiskReasons => texts(risk.map(|risk| risk.reasons(now).map(RiskKind::name))),
@@ -223,6 +257,14 @@ impl Facts {
         self.heard.iter().find(|(name, _)| name == source).map(|(_, at)| *at)
     }
 
+    fn task<'f>(&'f self, session: Option<&'f Session>) -> Option<&'f Task> {
+        match &self.task {
+            TaskFacts::OfSession => session.and_then(|session| session.task.as_deref()),
+            TaskFacts::Approved(task, _) => Some(task),
+            TaskFacts::Unknown => None,
+        }
+    }
+
     fn known(&self) -> Option<(&Session, &Behavior)> {
         match &self.session {
             SessionFacts::Known(session, behavior) => Some((session, behavior)),
@@ -249,6 +291,10 @@ impl Facts {
     #[must_use]
     pub fn age_ms(&self, group: Group, attempt: &Attempt, settings: &Settings, now: Now) -> Option<u64> {
         let newest = match group {
+            Group::Task if !matches!(self.task, TaskFacts::OfSession) => match self.task {
+                TaskFacts::Approved(_, newest_ms) => Some(newest_ms),
+                TaskFacts::OfSession | TaskFacts::Unknown => None,
+            },
             Group::Session | Group::Task => self.known().map(|(session, _)| session.refreshed_ms),
             Group::Behavior => self.known().map(|(_, behavior)| behavior.last_seen_ms),
             Group::Risk => self.hops.iter().filter_map(|hop| hop.risk.as_deref()?.newest_ms()).min(),

@@ -3,12 +3,17 @@
 //! No I/O, no clock, no runtime, no randomness: time is an argument, and the same inputs give the same verdict on
 //! every node. Only doors build attempts, only `decide` builds an allow.
 
+pub mod ask;
 pub mod attempt;
 pub mod boundary;
 pub mod decide;
+pub mod delegation;
 pub mod facts;
+pub mod grant;
+pub mod named;
 pub mod posture;
 pub mod reason;
+pub mod review;
 pub mod risk;
 pub mod session;
 pub mod subject;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cardea_policy_store::engine::Uid;
 use smol_str::SmolStr;
 
+use crate::delegation::Parent;
 use crate::posture::Posture;
 use crate::task::Task;
 use crate::time::Now;
@@ -48,6 +49,10 @@ pub struct Session {
     pub labels: BTreeSet<SmolStr>,
     /// The work that it was opened for.
     pub task: Option<Arc<Task>>,
+    /// The approved task that it was opened for; `task` is `None` then.
+    pub task_id: Option<SmolStr>,
+    /// The session that it runs under.
+    pub parent: Option<Parent>,
     /// The device that it runs on, as signals name it.
     pub device_id: Option<SmolStr>,
     /// The tenant that it belongs to, as signals name it.
@@ -121,6 +126,8 @@ impl Session {
             networks: BTreeSet::new(),
             labels: BTreeSet::new(),
             task: None,
+            task_id: None,
+            parent: None,
             device_id: None,
             tenant: None,
             credential_changed: false,

@@ -1,4 +1,6 @@
-//! A task: an approved piece of work, its window and its scope.
+//! A task: an approved piece of work, its window and its scope. Its life is in [`life`].
+
+pub mod life;
 
 use cardea_policy_store::engine::Uid;
 use smol_str::SmolStr;
@@ -48,7 +50,7 @@ impl Task {
 }
 
 /// `Type::"id"` or `Type::"prefix*"`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ResourcePattern {
     type_name: SmolStr,
     id: SmolStr,
@@ -81,7 +83,26 @@ impl ResourcePattern {
         Ok(Self { type_name: type_name.into(), id: id.into(), is_prefix })
     }
 
-    fn matches(&self, resource: &Uid) -> bool {
+    /// Whether every resource that the other matches is matched by this one, too.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        let ids = if self.is_prefix {
+            other.id.starts_with(self.id.as_str())
+        } else {
+            !other.is_prefix && self.id == other.id
+        };
+        ids && self.type_name == other.type_name
+    }
+
+    /// Whether it matches this resource and no other.
+    #[must_use]
+    pub fn is_only(&self, resource: &Uid) -> bool {
+        !self.is_prefix && self.matches(resource)
+    }
+
+    /// Whether it matches the resource.
+    #[must_use]
+    pub fn matches(&self, resource: &Uid) -> bool {
         let id_matches = if self.is_prefix {
             resource.id().starts_with(self.id.as_str())
         } else {
@@ -138,6 +159,19 @@ mod tests {
         assert!(!task.covers(&read, &uid("Doc::\"plans\"")));
         assert!(!task.covers(&read, &uid("Other::\"sales/eu\"")));
         assert!(!task.covers(&uid("Action::\"write\""), &uid("Doc::\"plan\"")));
+    }
+
+    #[test]
+    fn a_pattern_contains_what_matches_no_more() {
+        let pattern = |text: &str| ResourcePattern::parse(text).unwrap();
+        let wide = pattern("Doc::\"a*\"");
+        assert!(wide.contains(&pattern("Doc::\"ab*\"")) && wide.contains(&pattern("Doc::\"a\"")));
+        assert!(wide.contains(&wide));
+        for beyond in ["Doc::\"*\"", "Doc::\"b\"", "Dok::\"ab*\"", "Doc::\"\""] {
+            assert!(!wide.contains(&pattern(beyond)), "{beyond}");
+        }
+        let exact = pattern("Doc::\"a\"");
+        assert!(exact.contains(&exact) && !exact.contains(&wide) && !exact.contains(&pattern("Doc::\"ab\"")));
     }
 
     #[test]

@@ -237,6 +237,8 @@ impl Filter {
             Body::Session(session) => session.principal.as_ref(),
             Body::Signal(signal) => signal.subject.as_ref(),
             Body::Shadow(shadow) => Some(&shadow.principal),
+            Body::Task(task) => Some(&task.agent),
+            Body::Review(review) => Some(&review.principal),
             Body::Bundle(_) | Body::Gap(_) => None,
         };
         self.principal.is_none() || self.principal.as_ref() == principal

@@ -6,6 +6,7 @@
 //! Never does: masking (that happens before a record is made) and reading the clock (times come with the entry).
 
 mod shadow;
+mod work;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use smol_str::SmolStr;
 
 use super::text;
 pub use shadow::{ShadowAnswer, ShadowRecord};
+pub use work::{ReviewRecord, TaskRecord};
 
 /// Deepest nesting of an evidence value, in levels. Each level is two levels of JSON, and the JSON reader
 /// stops at 128: a line that is written must be readable again.
@@ -57,6 +59,10 @@ pub enum Body {
     Gap(GapRecord),
     /// A candidate bundle would have answered an attempt differently.
     Shadow(Box<ShadowRecord>),
+    /// A task was approved, narrowed, extended or ended.
+    Task(Box<TaskRecord>),
+    /// A review was opened, approved, rejected, or has expired.
+    Review(Box<ReviewRecord>),
 }
 
 /// An entity: `type::"id"`.
@@ -332,6 +338,8 @@ impl Body {
             Self::Bundle(_) => v1::RecordKind::Bundle,
             Self::Gap(_) => v1::RecordKind::Gap,
             Self::Shadow(_) => v1::RecordKind::Shadow,
+            Self::Task(_) => v1::RecordKind::Task,
+            Self::Review(_) => v1::RecordKind::Review,
         }
     }
 }
@@ -422,6 +430,8 @@ impl Serialize for Record {
             Body::Bundle(body) => line.serialize_field("bundle", body)?,
             Body::Gap(body) => line.serialize_field("gap", body)?,
             Body::Shadow(body) => line.serialize_field("shadow", body)?,
+            Body::Task(body) => line.serialize_field("task", body)?,
+            Body::Review(body) => line.serialize_field("review", body)?,
         }
         line.end()
     }
@@ -437,6 +447,8 @@ impl<'de> Deserialize<'de> for Record {
             line.bundle.map(|body| Body::Bundle(*body)),
             line.gap.map(Body::Gap),
             line.shadow.map(Body::Shadow),
+            line.task.map(Body::Task),
+            line.review.map(Body::Review),
         ];
         let mut present = bodies.into_iter().flatten();
         let (Some(body), None) = (present.next(), present.next()) else {
@@ -461,4 +473,6 @@ struct Line {
     bundle: Option<Box<BundleRecord>>,
     gap: Option<GapRecord>,
     shadow: Option<Box<ShadowRecord>>,
+    task: Option<Box<TaskRecord>>,
+    review: Option<Box<ReviewRecord>>,
 }

@@ -20,6 +20,8 @@ impl From<Record> for v1::Record {
             Body::Bundle(body) => Entry::Bundle(body.into()),
             Body::Gap(GapRecord { lost }) => Entry::Gap(v1::GapRecord { lost }),
             Body::Shadow(body) => Entry::Shadow((*body).into()),
+            Body::Task(body) => Entry::Task((*body).into()),
+            Body::Review(body) => Entry::Review((*body).into()),
         };
         let time = timestamp(i64::try_from(record.time_ms).unwrap_or(i64::MAX));
         Self { sequence: record.sequence, time: Some(time), entry: Some(entry) }

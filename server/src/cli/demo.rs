@@ -17,7 +17,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use cardea_client::v1::{Attempt, Decision, Session, Signal, SignalOutcome, Verdict};
+use cardea_client::v1::{
+    ApproveReviewRequest, Attempt, Decision, EntityRef, RejectReviewRequest, Review, ReviewScope,
+    ReviewStatus, Session, Signal, SignalOutcome, Verdict,
+};
 use cardea_client::{Client, entity};
 
 pub use self::bundle::Unpacked;
@@ -26,11 +29,14 @@ use self::stories::{Change, Expected, Run, Step, Story};
 use super::{DemoArgs, exit};
 use crate::config::{Config, Overrides};
 use crate::log;
+use crate::proving::words::Named;
 use crate::serve::Service;
 
 /// How often a signal is sent again that came in the same millisecond as the one before it on the same kind, which
 /// then keeps its place.
 const SIGNAL_TRIES_MAX: usize = 20;
+/// How often a review is looked for, which is opened right after its verdict.
+const REVIEW_LOOKS_MAX: usize = 500;
 /// Longer than the millisecond that tells two events apart.
 const SIGNAL_PAUSE: Duration = Duration::from_millis(2);
 
@@ -140,20 +146,20 @@ async fn serve_and_play(config: Config, once: bool) -> anyhow::Result<Outcome> {
 /// [`Outcome::surprises`].
 pub async fn play(client: &mut Client, out: &mut impl Write, colour: bool) -> anyhow::Result<Outcome> {
     let painter = Painter { colour };
-    let mut opened = Vec::new();
-    let run = begin(client, &mut opened).await?;
+    let mut left = Left::default();
+    let run = begin(client, &mut left).await?;
     let mut outcome = Outcome::default();
     let mut played = Ok(());
     painter.header(out)?;
     for (number, story) in run.stories().into_iter().enumerate() {
         painter.title(out, number + 1, &story)?;
-        played = tell(client, out, painter, story, &mut outcome, &mut opened).await;
+        played = tell(client, out, painter, story, &mut outcome, &mut left).await;
         if played.is_err() {
             break;
         }
     }
     // The state is put back even if a story broke off.
-    let tidied = tidy(client, opened).await;
+    let tidied = tidy(client, left).await;
     played?;
     tidied?;
     painter.summary(out, &outcome)?;
@@ -196,23 +202,41 @@ pub fn farewell(out: &mut impl Write, reach: &Reach<'_>) -> std::io::Result<()> 
     writeln!(out, "  tail -f {}/*\n", audit_dir.display())
 }
 
+/// What a run leaves behind, to be taken back.
+#[derive(Debug, Default)]
+struct Left {
+    sessions: Vec<String>,
+    reviews: Vec<(Review, EntityRef)>,
+}
+
 /// Learns the service's time, and puts risk that another run may have left back to nothing.
-async fn begin(client: &mut Client, opened: &mut Vec<String>) -> anyhow::Result<Run> {
+async fn begin(client: &mut Client, left: &mut Left) -> anyhow::Result<Run> {
     // Names need to differ from run to run, not to be secret.
     let tag = format!("{:012x}", RandomState::new().build_hasher().finish() >> 16);
     let id = format!("demo-{tag}-clock");
     let session = Session { id: id.clone(), principal: Some(entity("Person", "nora")), ..Session::default() };
     let answer = client.open_session(session).await.context("cannot open a session")?;
-    opened.push(id);
+    left.sessions.push(id);
     let opened_at = answer.session.and_then(|session| session.opened_at);
     let now_s = opened_at.context("the service does not say when the session was opened")?.seconds;
     report(client, Run::calm()).await?;
     Ok(Run { tag, now_s })
 }
 
-async fn tidy(client: &mut Client, opened: Vec<String>) -> anyhow::Result<()> {
+async fn tidy(client: &mut Client, left: Left) -> anyhow::Result<()> {
     report(client, Run::calm()).await?;
-    for id in opened {
+    for (review, reviewer) in left.reviews {
+        let rejection = RejectReviewRequest {
+            id: review.id,
+            round: review.round,
+            reviewer: Some(reviewer),
+            // The next run asks anew.
+            until: review.decided_at,
+            reason: "the demo is over".to_owned(),
+        };
+        client.reject_review(rejection).await.context("cannot take an approval back")?;
+    }
+    for id in left.sessions {
         client.end_session(id, "the demo is over").await.context("cannot end a session")?;
     }
     Ok(())
@@ -224,16 +248,16 @@ async fn tell(
     painter: Painter,
     story: Story,
     outcome: &mut Outcome,
-    opened: &mut Vec<String>,
+    left: &mut Left,
 ) -> anyhow::Result<()> {
     for step in story.steps {
         match step {
             Step::Change(what, change) => {
                 painter.change(out, what)?;
                 if let Change::Open(session) = &change {
-                    opened.push(session.id.clone());
+                    left.sessions.push(session.id.clone());
                 }
-                make(client, change).await.with_context(|| format!("`{what}` failed"))?;
+                make(client, change, left).await.with_context(|| format!("`{what}` failed"))?;
             }
             Step::Say(what) => painter.change(out, what)?,
             Step::Ask(attempt, times, expected) => {
@@ -275,15 +299,47 @@ fn surprise(attempt: &Attempt, verdict: &Verdict, expected: Expected) -> Option<
     ))
 }
 
-async fn make(client: &mut Client, change: Change) -> anyhow::Result<()> {
+async fn make(client: &mut Client, change: Change, left: &mut Left) -> anyhow::Result<()> {
     match change {
         Change::Open(session) => drop(client.open_session(session).await?),
         Change::Update(update) => drop(client.update_session(update).await?),
+        Change::Approve(attempt) => left.reviews.push(approve(client, &attempt).await?),
         Change::End(id) => drop(client.end_session(id, "ended in the demo").await?),
         Change::Report(signals) => report(client, signals).await?,
         Change::Pass(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
     }
     Ok(())
+}
+
+/// Approves what an attempt is asked for, as the first of its reviewers, for its session; gives the review and who it was.
+async fn approve(client: &mut Client, attempt: &Attempt) -> anyhow::Result<(Review, EntityRef)> {
+    let verdict = client.decide(attempt.clone()).await?;
+    let asked = verdict.step_up.iter().find(|asked| !asked.review_id.is_empty());
+    let asked = asked.context("the verdict asks for no approval")?;
+    let reviewer: Named = asked.reviewers.first().context("nobody may approve")?.parse()?;
+    let review = opened(client, &asked.review_id).await?;
+    let approval = ApproveReviewRequest {
+        id: review.id,
+        round: review.round,
+        reviewer: Some(reviewer.reference()),
+        ends_at: None,
+        scope: Some(ReviewScope { this_session_only: true, ..ReviewScope::default() }),
+        reason: "approved in the demo".to_owned(),
+    };
+    let answer = client.approve_review(approval).await?;
+    let review = answer.review.context("an answer without a review")?;
+    Ok((review, reviewer.reference()))
+}
+
+/// A review, once it is open and pending: it is opened shortly after the verdict.
+async fn opened(client: &mut Client, id: &str) -> anyhow::Result<Review> {
+    for _ in 0..REVIEW_LOOKS_MAX {
+        match client.review(id).await {
+            Ok(review) if review.status() == ReviewStatus::Pending => return Ok(review),
+            Ok(_) | Err(_) => tokio::time::sleep(SIGNAL_PAUSE).await,
+        }
+    }
+    bail!("review {id} is not pending after {REVIEW_LOOKS_MAX} looks")
 }
 
 /// Reports signals until all of them are in force.

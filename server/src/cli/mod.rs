@@ -4,7 +4,10 @@ mod bundle;
 pub mod demo;
 mod drawn;
 mod eval;
+mod review;
 mod serve;
+mod task;
+mod words;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +45,12 @@ enum Command {
     /// Work with bundles of policy.
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
+    /// Approve pieces of work on a running node, and take them back.
+    #[command(subcommand)]
+    Task(task::TaskCommand),
+    /// See what waits for an approval on a running node, and decide about it.
+    #[command(subcommand)]
+    Review(review::ReviewCommand),
     /// Evaluate requests against Cedar policies, one JSON line each.
     ///
     /// Reads one request per line, `{"principal":P,"action":A,"resource":R,"context":{…}}`, with P, A and R either
@@ -147,6 +156,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bundle(command) => bundle::run(&command),
+        Command::Task(command) => task::run(&command),
+        Command::Review(command) => review::run(&command),
         Command::Eval(args) => eval::run(&args),
     }
 }

@@ -275,6 +275,8 @@ fn state(reader: &mut Reader<'_>, base: &Path, flags: &Overrides, default: &Stat
         stored_sessions_max: maximum("stored_sessions_max", default.stored_sessions_max),
         risk_subjects_max: maximum("risk_subjects_max", default.risk_subjects_max),
         revocations_max: maximum("revocations_max", default.revocations_max),
+        tasks_max: maximum("tasks_max", default.tasks_max),
+        reviews_max: maximum("reviews_max", default.reviews_max),
     }
 }
 

@@ -164,6 +164,10 @@ pub struct State {
     pub risk_subjects_max: usize,
     /// Revocations in force.
     pub revocations_max: usize,
+    /// Approved tasks.
+    pub tasks_max: usize,
+    /// Reviews, with the grants that they give.
+    pub reviews_max: usize,
 }
 
 /// The Envoy door.
@@ -262,6 +266,8 @@ impl Default for Config {
                 stored_sessions_max: 10_000_000,
                 risk_subjects_max: 1_000_000,
                 revocations_max: 1_000_000,
+                tasks_max: 10_000,
+                reviews_max: 10_000,
             },
             ext_authz: ExtAuthz { trust_xfcc: false },
             log: Log { format: LogFormat::Text, filter: "info".to_owned() },
@@ -337,6 +343,8 @@ impl Config {
             ("state.stored_sessions_max", self.state.stored_sessions_max.to_string()),
             ("state.risk_subjects_max", self.state.risk_subjects_max.to_string()),
             ("state.revocations_max", self.state.revocations_max.to_string()),
+            ("state.tasks_max", self.state.tasks_max.to_string()),
+            ("state.reviews_max", self.state.reviews_max.to_string()),
             ("ext_authz.trust_xfcc", self.ext_authz.trust_xfcc.to_string()),
             ("log.format", self.log.format.as_str().to_owned()),
             ("log.filter", self.log.filter.clone()),

@@ -5,21 +5,27 @@
 mod admin;
 pub mod ext_authz;
 mod native;
+mod reviews;
 mod sessions;
 mod signals;
+mod tasks;
 mod wire;
 
 pub use admin::AdminDoor;
 pub use native::NativeDoor;
+pub use reviews::ReviewDoor;
 pub use sessions::SessionDoor;
 pub use signals::SignalDoor;
+pub use tasks::TaskDoor;
+pub(crate) use wire::timestamp;
 pub use wire::{decision, reason_code};
 
 /// Readers of messages, for scenarios that tell of sessions, signals and attempts without a wire: what they mean and
 /// what is refused is the same.
 pub(crate) mod told {
     pub(crate) use super::native::read as attempt;
-    pub(crate) use super::sessions::{change, read as session};
+    pub(crate) use super::sessions::{bound, change, read as session};
     pub(crate) use super::signals::signal;
+    pub(crate) use super::tasks::approval as task;
     pub(crate) use super::wire::timestamp;
 }

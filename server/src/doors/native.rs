@@ -105,6 +105,7 @@ pub(crate) fn read(attempt: &v1::Attempt, snapshot: &Snapshot) -> Result<Attempt
         delegation: &delegation,
         token: wire::token(attempt.token.as_ref()).map_err(malformed)?,
         at_least_version: attempt.at_least_version,
+        task_id: &attempt.task_id,
     };
     Attempt::new(snapshot, parts)
 }

@@ -15,12 +15,7 @@ use super::wire;
 use crate::audit::record::{Body, SessionRecord};
 use crate::ledger::LedgerFault;
 use crate::pipeline::{Pipeline, entity};
-use crate::state::{OpenFault, SKEW_MAX_MS, SessionChange, Target, life_ms};
-
-/// Sessions on a page when the caller does not say.
-const PAGE_DEFAULT: usize = 100;
-/// Most sessions on a page.
-const PAGE_MAX: usize = 1000;
+use crate::state::{OpenFault, SKEW_MAX_MS, SessionChange, State, Target, life_ms};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -40,12 +35,7 @@ impl SessionDoor {
 
     /// While nothing can be kept, nothing is opened: it would be gone after a restart.
     fn can_keep(&self) -> Result<(), Status> {
-        match self.0.state().fault() {
-            Some(why) => Err(Status::unavailable(format!(
-                "nothing was changed: the state cannot be written to disk: {why}"
-            ))),
-            None => Ok(()),
-        }
+        can_keep(self.0.state())
     }
 
     async fn durable(&self) -> Result<(), Status> {
@@ -89,6 +79,12 @@ impl SessionDoor {
             task: session.task.as_deref().map(wire::task_message),
             credential_changed: session.credential_changed,
             status: status.into(),
+            task_id: session.task_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            parent_session_id: session
+                .parent
+                .as_ref()
+                .map(|parent| parent.id.to_string())
+                .unwrap_or_default(),
             device_id: session.device_id.as_deref().unwrap_or_default().to_owned(),
             tenant: session.tenant.as_deref().unwrap_or_default().to_owned(),
         }
@@ -105,9 +101,9 @@ impl SessionService for SessionDoor {
         let snapshot = self.snapshot()?;
         let message =
             request.into_inner().session.ok_or_else(|| Status::invalid_argument("`session` is missing"))?;
-        let session = read(&message, &snapshot, now)?;
         self.can_keep()?;
         let idle_max_s = snapshot.settings().sessions.idle_max_s;
+        let session = bound(read(&message, &snapshot, now)?, &message, self.0.state(), idle_max_s, now)?;
         let (session, version) =
             self.0.state().open(session, idle_max_s, now).map_err(|fault| refuse(&fault))?;
         self.record(&session, "opened", version, "", now);
@@ -153,11 +149,7 @@ impl SessionService for SessionDoor {
             Some(reference) => Some(wire::uid("principal", Some(reference), &*self.snapshot()?)?),
             None => None,
         };
-        let size = match usize::try_from(message.page_size).unwrap_or(usize::MAX) {
-            0 => PAGE_DEFAULT,
-            size if size <= PAGE_MAX => size,
-            _ => return Err(Status::invalid_argument(format!("`page_size` is at most {PAGE_MAX}"))),
-        };
+        let size = wire::page_size(message.page_size)?;
         let state = Arc::clone(self.0.state());
         let after = message.page_token;
         // Reads the disk, so off the thread that decides. One more than asked for tells whether there is another page.
@@ -282,6 +274,35 @@ pub(crate) fn read(message: &v1::Session, snapshot: &Snapshot, now: Now) -> Resu
     session.labels = message.labels.iter().map(SmolStr::from).collect();
     session.credential_changed = message.credential_changed;
     session.task = message.task.as_ref().map(wire::task).transpose().map_err(invalid)?;
+    if !message.task_id.is_empty() {
+        if session.task.is_some() {
+            return Err(Status::invalid_argument(
+                "`task` is for sessions without a `task_id`; set one of them",
+            ));
+        }
+        session.task_id = Some(message.task_id.as_str().into());
+    }
+    Ok(session)
+}
+
+/// The session with what it refers to: its task must be known, and the session that it runs under live.
+pub(crate) fn bound(
+    mut session: Session,
+    message: &v1::Session,
+    state: &State,
+    idle_max_s: u64,
+    now: Now,
+) -> Result<Session, Status> {
+    if let Some(id) = session.task_id.as_ref().filter(|id| state.task(id).is_none()) {
+        let id = crate::pipeline::Seen::text(id);
+        return Err(Status::not_found(format!("task `{id}` is not known to this node; approve it first")));
+    }
+    if !message.parent_session_id.is_empty() {
+        let id = name(&message.parent_session_id)?;
+        let (parent, above) = state.parent(&id, idle_max_s, now).map_err(|fault| refuse(&fault))?;
+        session.parent = Some(parent);
+        session.expires_ms = session.expires_ms.min(above.expires_ms);
+    }
     let named = |text: &str| (!text.is_empty()).then(|| SmolStr::from(text));
     session.device_id = named(&message.device_id);
     session.tenant = named(&message.tenant);
@@ -327,6 +348,16 @@ fn table_full() -> Status {
     )
 }
 
+/// What opens something is refused while nothing can be kept.
+pub(super) fn can_keep(state: &State) -> Result<(), Status> {
+    match state.fault() {
+        Some(why) => Err(Status::unavailable(format!(
+            "nothing was changed: the state cannot be written to disk: {why}"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// What was changed counts on this node, and is not on disk.
 pub(super) fn not_durable(fault: &LedgerFault) -> Status {
     Status::unavailable(format!(
@@ -341,7 +372,9 @@ fn unreadable(fault: &LedgerFault) -> Status {
 fn refuse(fault: &OpenFault) -> Status {
     match fault {
         OpenFault::Exists(_) => Status::already_exists(fault.to_string()),
-        OpenFault::Ended(_) | OpenFault::Expired(_) => Status::failed_precondition(fault.to_string()),
+        OpenFault::Ended(_) | OpenFault::Expired(_) | OpenFault::HasTask(_) | OpenFault::TooDeep(_) => {
+            Status::failed_precondition(fault.to_string())
+        }
         OpenFault::Unknown(_) => Status::not_found(fault.to_string()),
         OpenFault::TooMuch => Status::invalid_argument(fault.to_string()),
         OpenFault::RevocationsFull | OpenFault::SessionsFull(_) | OpenFault::TableFull(_) => {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cardea_core::ask::AskDigest;
 use cardea_core::attempt::Token;
+use cardea_core::named::Named;
 use cardea_core::reason::{Reason, ReasonCode};
 use cardea_core::task::{ResourcePattern, SCOPE_MAX, Task};
 use cardea_core::verdict::{Decision, Evidence, FactValue, Lease};
@@ -17,6 +19,12 @@ use tonic::Status;
 
 use crate::pipeline::{Judgement, reason_text};
 
+/// Longest type name of an entity, in bytes.
+const TYPE_BYTES_MAX: usize = 256;
+/// Entries on a page when the caller does not say.
+const PAGE_DEFAULT: usize = 100;
+/// Most entries on a page.
+const PAGE_MAX: usize = 1000;
 /// Deepest nesting of a value from outside.
 const VALUE_DEPTH_MAX: usize = 8;
 
@@ -44,6 +52,37 @@ pub(super) fn uid(role: &str, reference: Option<&v1::EntityRef>, snapshot: &Snap
         None => Err(Status::invalid_argument(format!(
             "`{role}` has a type that the bundle's schema does not have; see its entity types"
         ))),
+    }
+}
+
+/// Somebody whom a message names, in whatever type.
+pub(super) fn named(role: &str, reference: Option<&v1::EntityRef>) -> Result<Named, Status> {
+    let (type_name, id) = pair(reference);
+    if type_name.is_empty()
+        || type_name.len() > TYPE_BYTES_MAX
+        || id.len() > cardea_core::attempt::ID_BYTES_MAX
+    {
+        return Err(Status::invalid_argument(format!(
+            "`{role}` is missing, has no type, or its type or id is too long"
+        )));
+    }
+    Ok(Named { type_name: type_name.into(), id: id.into() })
+}
+
+pub(super) fn named_message(named: &Named) -> v1::EntityRef {
+    v1::EntityRef { r#type: named.type_name.to_string(), id: named.id.to_string() }
+}
+
+pub(super) fn named_entity(named: &Named) -> crate::audit::record::Entity {
+    crate::audit::record::Entity { type_name: named.type_name.clone(), id: named.id.clone() }
+}
+
+/// How many things stand on a page, as the caller asks for.
+pub(super) fn page_size(asked: u32) -> Result<usize, Status> {
+    match usize::try_from(asked).unwrap_or(usize::MAX) {
+        0 => Ok(PAGE_DEFAULT),
+        size if size <= PAGE_MAX => Ok(size),
+        _ => Err(Status::invalid_argument(format!("`page_size` is at most {PAGE_MAX}"))),
     }
 }
 
@@ -220,7 +259,15 @@ pub fn decision(decision: Decision) -> v1::Decision {
     }
 }
 
-fn requirement((name, requirement): &(SmolStr, Requirement)) -> v1::StepUpRequirement {
+/// The id of a review, as the wire has it.
+pub(super) fn review_id(digest: &AskDigest) -> String {
+    digest.0.to_string()
+}
+
+fn requirement(
+    (name, requirement): &(SmolStr, Requirement),
+    review: Option<&AskDigest>,
+) -> v1::StepUpRequirement {
     use v1::step_up_requirement::Kind;
     let mut message = v1::StepUpRequirement { name: name.to_string(), ..v1::StepUpRequirement::default() };
     match requirement {
@@ -233,6 +280,7 @@ fn requirement((name, requirement): &(SmolStr, Requirement)) -> v1::StepUpRequir
             message.set_kind(Kind::Approval);
             message.reviewers = reviewers.iter().map(ToString::to_string).collect();
             message.grant_s = Some(*grant_s);
+            message.review_id = review.map(review_id).unwrap_or_default();
         }
         Requirement::Attestation {} => message.set_kind(Kind::Attestation),
     }
@@ -274,7 +322,10 @@ pub(super) fn verdict(judgement: &Judgement<'_>, attempt_id: &str) -> v1::Verdic
         step_up: verdict
             .requirements()
             .iter()
-            .filter_map(|at| Some(requirement(snapshot?.requirement(*at)?)))
+            .filter_map(|at| {
+                let review = judgement.reviews.iter().find(|(of, _)| of == at).map(|(_, review)| review);
+                Some(requirement(snapshot?.requirement(*at)?, review))
+            })
             .collect(),
         obligations: verdict.obligations().iter().filter_map(obligation).collect(),
         evidence: verdict.evidence().iter().map(evidence).collect(),

@@ -9,12 +9,14 @@
 
 mod decisions;
 mod histogram;
+mod reviews;
 mod shadow;
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use decisions::{ActionLabel, ActionLabels, Cell, Decisions, Labels};
+pub use reviews::ReviewMetrics;
 pub use shadow::ShadowMetrics;
 
 /// Result label of what either took effect or was refused.
@@ -105,6 +107,8 @@ pub struct Metrics {
     pub tls_not_after: Gauge,
     /// What the shadow does.
     pub shadow: ShadowMetrics,
+    /// What becomes of step-ups that ask for an approval.
+    pub reviews: ReviewMetrics,
     /// Panics caught; each is a bug.
     pub panics: Counter,
     prometheus: PrometheusHandle,
@@ -178,6 +182,7 @@ impl Metrics {
             },
             tls_not_after: gauge!("cardea_tls_not_after_timestamp_seconds"),
             shadow: ShadowMetrics::register(),
+            reviews: ReviewMetrics::register(),
             panics: counter!("cardea_panics_total"),
             prometheus,
         }
@@ -236,6 +241,7 @@ fn describe() {
     );
     describe_counter!("cardea_panics_total", Unit::Count, "Panics caught; each is a bug");
     ShadowMetrics::describe();
+    ReviewMetrics::describe();
 }
 
 #[cfg(test)]

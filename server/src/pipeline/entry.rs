@@ -7,7 +7,7 @@ use cardea_core::facts::{Facts, Reading};
 use cardea_core::reason::{Reason, ReasonCode};
 use cardea_core::time::Now;
 use cardea_core::verdict::{FactValue, Verdict};
-use cardea_policy_store::engine::{Plain, Uid, Value};
+use cardea_policy_store::engine::{Extension, Plain, Record, Uid, Value};
 use cardea_policy_store::snapshot::Snapshot;
 use smol_str::{SmolStr, ToSmolStr};
 use uuid::Uuid;
@@ -171,6 +171,28 @@ pub(crate) fn recorded(value: &Value) -> record::Value {
         Plain::Ip(text) => record::Value::Ip(text),
         Plain::Datetime(ms) => record::Value::Datetime(ms),
         Plain::Duration(ms) => record::Value::Duration(ms),
+    }
+}
+
+/// The value that a record shows; `uid` knows the types that entities in it may have. `None` if it has no such value.
+pub(crate) fn unrecorded(value: &record::Value, uid: &dyn Fn(&str, &str) -> Option<Uid>) -> Option<Value> {
+    match value {
+        record::Value::Bool(value) => Some((*value).into()),
+        record::Value::Long(value) => Some((*value).into()),
+        record::Value::String(text) => Some(text.clone().into()),
+        record::Value::Entity(entity) => Some(Value::from(&uid(&entity.type_name, &entity.id)?)),
+        record::Value::Set(values) => {
+            values.iter().map(|one| unrecorded(one, uid)).collect::<Option<Vec<_>>>().map(Value::set)
+        }
+        record::Value::Record(fields) => fields
+            .iter()
+            .map(|(name, one)| Some((name.clone(), unrecorded(one, uid)?)))
+            .collect::<Option<Record>>()
+            .map(Value::from),
+        record::Value::Decimal(text) => Value::extension(Extension::Decimal, text).ok(),
+        record::Value::Ip(text) => Value::extension(Extension::Ip, text).ok(),
+        record::Value::Datetime(ms) => Some(Value::datetime(*ms)),
+        record::Value::Duration(ms) => Value::extension(Extension::Duration, &format!("{ms}ms")).ok(),
     }
 }
 

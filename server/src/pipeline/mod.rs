@@ -11,6 +11,7 @@ mod outcomes;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use cardea_core::ask::AskDigest;
 use cardea_core::attempt::{Attempt, NotAnAttempt};
 use cardea_core::decide::{Question, decide};
 use cardea_core::facts::Facts;
@@ -29,13 +30,12 @@ use crate::audit::{Audit, Place};
 use crate::clock::Clock;
 use crate::config::WhenStale;
 use crate::metrics::{ActionLabels, Cell, Labels, Metrics};
+use crate::reviews::{Desk, Named};
 use crate::shadow::{Occasion, Sample, Shadow};
 use crate::state::{Learned, State};
 
-#[cfg(test)]
-pub(crate) use entry::recorded;
 pub use entry::{Seen, entity};
-pub(crate) use entry::{reason_text, reason_words};
+pub(crate) use entry::{reason_text, reason_words, recorded, unrecorded};
 
 /// Where attempts come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +80,7 @@ pub struct Pipeline {
     actions: ArcSwap<(u64, ActionLabels)>,
     when_stale: WhenStale,
     shadow: Shadow,
+    reviews: Desk,
 }
 
 /// A door could not make an attempt of what it was sent; what it saw goes into the record.
@@ -108,6 +109,8 @@ pub struct Judgement<'j> {
     pub ages: &'j [(Group, u64)],
     /// The risk score of the principal, if a candidate read it.
     pub risk: Option<u8>,
+    /// The reviews that it asks for.
+    pub reviews: &'j [(u16, AskDigest)],
 }
 
 type Ages = SmallVec<[(Group, u64); 4]>;
@@ -125,7 +128,8 @@ impl Pipeline {
     ) -> Self {
         let actions = ArcSwap::from_pointee((0, ActionLabels::default()));
         let shadow = Shadow::new(Arc::clone(&metrics));
-        Self { policy, state, audit, metrics, clock, replayable: false, actions, when_stale, shadow }
+        let reviews = Desk::new(metrics.reviews.clone());
+        Self { policy, state, audit, metrics, clock, replayable: false, actions, when_stale, shadow, reviews }
     }
 
     /// Whether records hold what it takes to judge the attempt again: the request and every fact that a candidate
@@ -184,6 +188,12 @@ impl Pipeline {
         };
         let elapsed_ns = self.clock.mono_ns().saturating_sub(now.mono_ns);
         self.count(door, current.as_deref(), attempt.as_ref(), &verdict, elapsed_ns);
+        let reviews = match (&current, &attempt) {
+            (Some(snapshot), Some(attempt)) => {
+                self.reviews.ask(snapshot, attempt, &verdict, id, &self.state, now)
+            }
+            _ => Named::new(),
+        };
         let said = answer(&Judgement {
             id,
             snapshot: current.as_deref(),
@@ -192,6 +202,7 @@ impl Pipeline {
             state_version: basis.state_version,
             ages: &basis.ages,
             risk: basis.risk,
+            reviews: &reviews,
         });
         if let Some(place) = place {
             let Basis { state_version, ages, facts, .. } = basis;
@@ -272,6 +283,7 @@ impl Pipeline {
             state_version: self.state.version(),
             ages: &[],
             risk: None,
+            reviews: &[],
         })
     }
 
@@ -357,6 +369,12 @@ impl Pipeline {
     #[must_use]
     pub fn shadow(&self) -> &Shadow {
         &self.shadow
+    }
+
+    /// Where reviews are opened.
+    #[must_use]
+    pub fn reviews(&self) -> &Desk {
+        &self.reviews
     }
 
     /// The metrics.

@@ -35,6 +35,9 @@ pub struct AttemptTold {
     pub request: BTreeMap<String, Value>,
     /// Id of the session.
     pub session: Option<String>,
+    /// Id of the approved task.
+    #[serde(rename = "task")]
+    pub task_id: Option<String>,
     /// Those on whose behalf the principal acts, root first.
     #[serde(default)]
     pub delegation: Many<Named>,
@@ -112,6 +115,7 @@ impl AttemptTold {
             delegation: self.delegation.0.iter().map(Named::reference).collect(),
             token: self.token.as_ref().map(|token| token.message(now_ms)),
             at_least_version: 0,
+            task_id: self.task_id.clone().unwrap_or_default(),
         })
     }
 }

@@ -3,6 +3,7 @@
 //! Everything is deterministic: the same files give the same outcome on every machine, at any time.
 //! Never does: I/O, reading a clock. Files come in memory, and the commands print.
 
+pub mod approved;
 pub mod attempt;
 pub mod case;
 pub mod coverage;

@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use cardea_core::ask::{self, Ask};
 use cardea_core::decide::{Question, outcomes};
+use cardea_core::review::{Approval, Opening};
+use cardea_core::task::life::{Change, Step::Ended as Ends};
 use cardea_policy_store::engine::Uid;
 use cardea_policy_store::fault::{Fault, Faults};
 use cardea_policy_store::fragment::Needs;
@@ -17,6 +20,7 @@ use cardea_policy_store::snapshot::Snapshot;
 use serde_json::Value;
 use smol_str::SmolStr;
 
+use super::approved::AttemptApproved;
 use super::attempt::{AttemptTold, TIMES_MAX};
 use super::case::{self, Case, Got};
 use super::coverage::Coverage;
@@ -41,6 +45,8 @@ pub(super) fn empty_state() -> State {
         stored_sessions: sessions,
         subjects: SESSIONS_MAX,
         revocations: SESSIONS_MAX,
+        tasks: SESSIONS_MAX,
+        reviews: SESSIONS_MAX,
     })
 }
 
@@ -141,6 +147,11 @@ fn undone(message: impl Into<String>, help: &'static str) -> Undone {
 
 const ASK_THE_SCHEMA: &str = "correct the step: types, actions and fields are those of schema.cedarschema";
 
+/// Somebody who approves, whatever his type.
+fn approver(named: &Named) -> cardea_core::named::Named {
+    cardea_core::named::Named { type_name: named.type_name.as_str().into(), id: named.id.as_str().into() }
+}
+
 struct Player<'p> {
     snapshot: &'p Snapshot,
     state: State,
@@ -192,9 +203,59 @@ impl Player<'_> {
                 self.state.hear(source, self.snapshot.settings(), self.clock.now());
                 Ok(None)
             }
+            Step::ApproveTask(approved) => {
+                let now = self.clock.now();
+                let approval = told::task(&approved.message(now.wall_ms), self.snapshot, now);
+                let approval = approval.map_err(|status| undone(status.message(), ASK_THE_SCHEMA))?;
+                let done = self.state.approve_task(approval, now);
+                done.map(|_| None).map_err(|fault| undone(fault.to_string(), "correct the task"))
+            }
+            Step::EndTask(ended) => {
+                let now = self.clock.now();
+                let by = approver(&ended.by);
+                let change = Change { at_ms: now.wall_ms, step: Ends, by, reason: SmolStr::default() };
+                let done = self.state.change_task(&ended.id, change, now);
+                done.map(|_| None)
+                    .map_err(|fault| undone(fault.to_string(), "approve the task in an earlier step"))
+            }
+            Step::Approve(approved) => self.approve(approved).map(|()| None),
             Step::Attempt(attempt) => self.attempt(attempt, place).map(Some),
             Step::Attempts(_) => Err(undone("a table was not taken apart; this is a bug", "report it")),
         }
+    }
+
+    /// Opens the review that the attempt would open, and approves it.
+    fn approve(&self, approved: &AttemptApproved) -> Result<(), Undone> {
+        let now = self.clock.now();
+        let message = approved.attempt().message(self.snapshot, now.wall_ms);
+        let message = message.map_err(|fault| undone(fault, ASK_THE_SCHEMA))?;
+        let attempt = told::attempt(&message, self.snapshot);
+        let attempt = attempt.map_err(|fault| undone(fault.message, ASK_THE_SCHEMA))?;
+        if ask::digest(&attempt).is_none() {
+            return Err(undone("the request is too large to be reviewed", "make it smaller"));
+        }
+        let ask = Ask::of(&attempt, &approved.requirement.as_str().into());
+        let session_id = attempt.session_id.clone();
+        let opening = Opening { at_ms: now.wall_ms, decision_id: SmolStr::default(), session_id };
+        let opened = self.state.open_review(&ask, opening, now);
+        opened.map_err(|fault| undone(fault.to_string(), "split the scenario"))?;
+        let review = ask.digest();
+        let round = self.state.review(&review).map_or(0, |known| known.review.round());
+        let approval = |_: &_, grant_s: u64| {
+            let longest_ms = i64::try_from(grant_s).unwrap_or(i64::MAX).saturating_mul(1000);
+            let life_ms = approved.ends_in.map_or(longest_ms, |span| span.ms);
+            Ok(Approval {
+                at_ms: now.wall_ms,
+                ends_ms: now.wall_ms.saturating_add(life_ms),
+                session_id: None,
+                by: approver(&approved.by),
+                reason: SmolStr::default(),
+            })
+        };
+        let settled = self.state.approve_review(&review, round, approval, self.snapshot.settings(), now);
+        settled.map(|_| ()).map_err(|fault| {
+            undone(fault.to_string(), "name a requirement of the bundle, one of its reviewers, and a fit end")
+        })
     }
 
     fn life_ms(&self) -> i64 {
@@ -210,6 +271,9 @@ impl Player<'_> {
         let read = told::session(&message, self.snapshot, now);
         let read = read.map_err(|status| undone(status.message(), ASK_THE_SCHEMA))?;
         let idle_max_s = self.snapshot.settings().sessions.idle_max_s;
+        let read = told::bound(read, &message, &self.state, idle_max_s, now);
+        let read =
+            read.map_err(|status| undone(status.message(), "approve the task, or open the parent, first"))?;
         let opened = self.state.open(read, idle_max_s, now);
         opened.map_err(|fault| {
             undone(fault.to_string(), "give each session of the scenario an id of its own")

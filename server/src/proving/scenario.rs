@@ -11,6 +11,7 @@ use cardea_policy_store::fault::Fault;
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
+use super::approved::{AttemptApproved, TaskApproved, TaskEnded};
 use super::attempt::{AttemptTold, Table};
 use super::told::{Ending, SessionTold, SignalTold, UpdateTold};
 use super::words::Span;
@@ -80,6 +81,12 @@ pub enum Step {
     Signal(SignalTold),
     /// Something is heard of a source of signals that changes no fact.
     Heard(String),
+    /// Somebody approves a task.
+    ApproveTask(Box<TaskApproved>),
+    /// Somebody ends a task.
+    EndTask(TaskEnded),
+    /// A reviewer approves what an attempt was asked for.
+    Approve(Box<AttemptApproved>),
     /// An attempt, and the verdict that is expected.
     Attempt(Box<AttemptTold>),
     /// Several attempts as a table. Not in [`Scenario::steps`].

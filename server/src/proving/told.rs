@@ -27,6 +27,8 @@ pub struct SessionTold {
     labels: Many<String>,
     credential_changed: bool,
     task: Option<TaskTold>,
+    task_id: String,
+    parent: String,
 }
 
 impl SessionTold {
@@ -46,6 +48,8 @@ impl SessionTold {
             labels: self.labels.0.clone(),
             task: self.task.as_ref().map(|task| task.message(now_ms)),
             credential_changed: self.credential_changed,
+            task_id: self.task_id.clone(),
+            parent_session_id: self.parent.clone(),
             ..v1::Session::default()
         }
     }
@@ -140,7 +144,9 @@ pub struct TaskTold {
 }
 
 impl TaskTold {
-    fn message(&self, now_ms: i64) -> v1::Task {
+    /// The task as a caller would tell of it at this time.
+    #[must_use]
+    pub fn message(&self, now_ms: i64) -> v1::Task {
         v1::Task {
             id: self.id.clone().unwrap_or_else(|| "task".to_owned()),
             purpose: self.purpose.clone(),

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use cardea_core::attempt::{Attempt, Token};
 use cardea_core::decide::Question;
-use cardea_core::facts::{Behavior, Facts, HopFacts, SessionFacts};
+use cardea_core::facts::{Behavior, Facts, HopFacts, SessionFacts, TaskFacts};
+use cardea_core::grant::Grants;
 use cardea_core::session::{Session, Status};
 use cardea_core::subject::Subject;
 use cardea_core::time::Now;
-use cardea_policy_store::fragment::{Group, Needs};
+use cardea_policy_store::fragment::{Fact, Group, Needs};
 use cardea_policy_store::settings::Settings;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
@@ -55,9 +56,16 @@ impl State {
             })
             .collect();
         let (session, learned) = self.session_facts(attempt, &subjects, question.snapshot().settings(), now);
-        let reads_signals = question.needs().with(also).reads_any(Group::Signals);
-        let heard = if reads_signals { self.heard.list() } else { Vec::new() };
-        (Facts { session, hops, heard, state_version }, learned)
+        let needs = question.needs().with(also);
+        let task = if needs.reads_any(Group::Task) {
+            self.task_facts(attempt, session.session())
+        } else {
+            TaskFacts::OfSession
+        };
+        let grants =
+            if needs.reads(Fact::SessionGrants) { self.grants_for(attempt) } else { Grants::default() };
+        let heard = if needs.reads_any(Group::Signals) { self.heard.list() } else { Vec::new() };
+        (Facts { session, hops, heard, task, grants, state_version }, learned)
     }
 
     fn session_facts(
@@ -91,6 +99,9 @@ impl State {
         now: Now,
     ) -> (SessionFacts, Option<Learned>) {
         let own = self.subjects.get(&session.principal);
+        if self.above(&session, now) != Status::Live {
+            return (SessionFacts::Revoked, None);
+        }
         // Ending one hop's sessions ends what runs below it.
         let cutoff = subjects.iter().chain([&own]).flatten().filter_map(|subject| subject.cutoff_ms).max();
         let cutoff = cutoff.max(self.tenant_cutoff(&session));

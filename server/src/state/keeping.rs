@@ -13,7 +13,7 @@ use cardea_core::time::Now;
 use moka::ops::compute::Op;
 use smol_str::SmolStr;
 
-use super::{Held, State, rows};
+use super::{Held, State, rows, tasks, work_rows};
 use crate::ledger::{Ledger, LedgerFault, Row, Table};
 use crate::limits;
 
@@ -51,6 +51,13 @@ impl State {
             self.devices.restore(text(key)?, rows::to_posture(value)?);
             Some(())
         })?;
+        each(ledger, Table::Tasks, |key, value| {
+            let id = text(key)?;
+            let life = work_rows::to_life(&id, value)?;
+            self.tasks.restore(id, Arc::new(life));
+            Some(())
+        })?;
+        each(ledger, Table::Reviews, |_, value| self.restore_review(value))?;
         each(ledger, Table::Tenants, |key, value| {
             self.tenants.restore(text(key)?, rows::to_instant(value)?);
             Some(())
@@ -110,6 +117,8 @@ impl State {
         self.revoked.each(|id, until| put(Table::Revocations, id.as_bytes().to_vec(), rows::instant(*until)));
         self.devices.each(|id, posture| put(Table::Devices, id.as_bytes().to_vec(), rows::posture(*posture)));
         self.tenants.each(|name, until| put(Table::Tenants, name.as_bytes().to_vec(), rows::instant(*until)));
+        self.tasks.each(|id, life| put(Table::Tasks, id.as_bytes().to_vec(), work_rows::life(life)));
+        self.reviews.each_row(|digest, row| put(Table::Reviews, digest.0.as_bytes().to_vec(), row));
         self.reserve(self.version());
         all && !self.is_behind.load(Ordering::Acquire)
     }
@@ -126,6 +135,7 @@ impl State {
         self.devices.sweep(now.wall_ms, |device| {
             device.compliant && device.event_ms.saturating_add(life_ms) < now.wall_ms
         });
+        self.tasks.sweep(now.wall_ms, |life| tasks::is_spent(life, now));
         self.tenants.sweep(now.wall_ms, |until| until.saturating_add(life_ms) < now.wall_ms);
         let Some(ledger) = &self.ledger else { return Ok(None) };
         let mut over = Vec::new();

@@ -15,11 +15,15 @@
 mod feed;
 mod gather;
 mod heard;
+mod grants;
 mod keeping;
+mod reviews;
 mod rows;
 mod sessions;
 mod signals;
 mod table;
+mod tasks;
+mod work_rows;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +35,7 @@ use cardea_core::facts::{Behavior, is_silent};
 use cardea_core::posture::Posture;
 use cardea_core::session::Session;
 use cardea_core::subject::Subject;
+use cardea_core::task::life::Life;
 use cardea_core::time::Now;
 use cardea_policy_store::engine::Uid;
 use cardea_policy_store::settings::Settings;
@@ -42,10 +47,12 @@ use smol_str::SmolStr;
 pub use feed::{Feed, Follower, Key, Touched};
 pub use gather::{Learned, SKEW_MAX_MS, life_ms};
 use heard::Heard;
+pub use reviews::{Known, NotDecided, NotOpened, Settled};
 pub use sessions::{Closed, OpenFault, SessionChange, Target};
 pub use signals::{Change, Outcome, Signal};
 use table::Table;
 pub use table::TableFull;
+pub use tasks::{Decided, TaskRefusal};
 
 use crate::ledger::{self, Ledger, LedgerFault, LedgerUsage, Row};
 
@@ -60,6 +67,10 @@ pub struct Capacity {
     pub subjects: usize,
     /// Ended sessions that are remembered.
     pub revocations: usize,
+    /// Approved tasks.
+    pub tasks: usize,
+    /// Reviews, with the grants that they give.
+    pub reviews: usize,
 }
 
 /// See the module.
@@ -76,6 +87,10 @@ pub struct State {
     /// Ended sessions, with the time after which nothing could bring them back, Unix milliseconds.
     revoked: Table<SmolStr, i64>,
     heard: Heard,
+    /// Approved tasks, by id.
+    tasks: Table<SmolStr, Arc<Life>>,
+    reviews: reviews::Reviews,
+    grants: grants::GrantIndex,
     devices: Table<SmolStr, Posture>,
     /// Sessions of a tenant that were opened up to here are over, Unix milliseconds.
     tenants: Table<SmolStr, i64>,
@@ -121,6 +136,10 @@ pub struct Usage {
     pub subjects: u64,
     /// Remembered revocations.
     pub revocations: u64,
+    /// Approved tasks.
+    pub tasks: u64,
+    /// Reviews.
+    pub reviews: u64,
     /// Devices.
     pub devices: u64,
     /// Tenants.
@@ -177,6 +196,9 @@ impl State {
             revoked: Table::new(capacity.revocations, named(ledger::Table::Revocations)),
             devices: Table::new(capacity.subjects, named(ledger::Table::Devices)),
             tenants: Table::new(capacity.subjects, named(ledger::Table::Tenants)),
+            tasks: Table::new(capacity.tasks, named(ledger::Table::Tasks)),
+            reviews: reviews::Reviews::default(),
+            grants: grants::GrantIndex::default(),
             ledger,
             is_behind: AtomicBool::new(false),
             feed: Feed::default(),
@@ -241,6 +263,8 @@ impl State {
             stored_sessions: self.stored.load(Ordering::Relaxed),
             subjects: self.subjects.len(),
             revocations: self.revoked.len(),
+            tasks: self.tasks.len(),
+            reviews: u64::try_from(self.reviews.len()).unwrap_or(u64::MAX),
             devices: self.devices.len(),
             tenants: self.tenants.len(),
             capacity: self.capacity,
@@ -269,6 +293,13 @@ impl State {
         let Some(ledger) = &self.ledger else { return };
         if ledger.write(vec![Row::Put { table, key, value }]).is_err() {
             self.is_behind.store(true, Ordering::Release);
+        }
+    }
+
+    /// Forgets a row of something that is spent: one that stays is dropped again after the next start.
+    fn forget(&self, table: ledger::Table, key: Vec<u8>) {
+        if let Some(ledger) = &self.ledger {
+            let _kept = ledger.write(vec![Row::Delete { table, key }]);
         }
     }
 }

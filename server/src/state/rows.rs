@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
+use cardea_core::delegation::Parent;
 use cardea_core::facts::Behavior;
 use cardea_core::posture::Posture;
 use cardea_core::risk::{Risk, RiskKind, Slot};
@@ -39,7 +40,7 @@ pub(super) fn uid(key: &[u8]) -> Option<Uid> {
     entity(std::str::from_utf8(type_name).ok()?, std::str::from_utf8(id.get(1..)?).ok()?)
 }
 
-fn entity(type_name: &str, id: &str) -> Option<Uid> {
+pub(super) fn entity(type_name: &str, id: &str) -> Option<Uid> {
     let name = cedar_policy::EntityTypeName::from_str(type_name).ok()?;
     Some(Uid::new(&TypeName::from(&name), id))
 }
@@ -88,6 +89,20 @@ struct SessionRow {
     device_id: Option<String>,
     #[prost(string, optional, tag = "21")]
     tenant: Option<String>,
+    #[prost(string, optional, tag = "22")]
+    task_id: Option<String>,
+    #[prost(message, optional, tag = "23")]
+    parent: Option<ParentRow>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ParentRow {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(int64, tag = "2")]
+    opened_ms: i64,
+    #[prost(uint32, tag = "3")]
+    depth: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -183,6 +198,12 @@ pub(super) fn session(session: &Session) -> Vec<u8> {
         assurance_event_ms: session.times.assurance_ms,
         device_id: session.device_id.as_ref().map(ToString::to_string),
         tenant: session.tenant.as_ref().map(ToString::to_string),
+        task_id: session.task_id.as_ref().map(ToString::to_string),
+        parent: session.parent.as_ref().map(|parent| ParentRow {
+            id: parent.id.to_string(),
+            opened_ms: parent.opened_ms,
+            depth: parent.depth.into(),
+        }),
     }
     .encode_to_vec()
 }
@@ -209,6 +230,15 @@ pub(super) fn to_session(id: &str, bytes: &[u8]) -> Option<Session> {
         },
         device_id: row.device_id.map(SmolStr::from),
         tenant: row.tenant.map(SmolStr::from),
+        task_id: row.task_id.map(SmolStr::from),
+        parent: match row.parent {
+            Some(row) => Some(Parent {
+                id: row.id.into(),
+                opened_ms: row.opened_ms,
+                depth: u8::try_from(row.depth).ok()?,
+            }),
+            None => None,
+        },
         credential_changed: row.credential_changed,
         refreshed_ms: row.refreshed_ms,
         ended: row.ended_ms.map(|at_ms| Ended { at_ms, reason: reason.into() }),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cardea_core::attempt::Attempt;
+use cardea_core::delegation::{self, Parent, TooDeep};
 use cardea_core::facts::Behavior;
 use cardea_core::session::{self, LABELS_MAX, METHODS_MAX, NETWORKS_MAX, Session, Status};
 use cardea_core::task::Task;
@@ -35,6 +36,12 @@ pub enum OpenFault {
     /// This node does not know it.
     #[error("session `{0}` is not known to this node")]
     Unknown(SmolStr),
+    /// Its task is an approved one.
+    #[error("session `{0}` was opened for an approved task; change that with TaskService")]
+    HasTask(SmolStr),
+    /// Too many sessions stand above it.
+    #[error(transparent)]
+    TooDeep(#[from] TooDeep),
     /// It is past its end.
     #[error("session `{0}` has expired; open another")]
     Expired(SmolStr),
@@ -198,12 +205,21 @@ impl State {
         if self.revoked.get(id).is_some() {
             return Err(OpenFault::Ended(id.into()));
         }
+        // Looked at before the session's own lock is taken, as this takes those of other sessions.
+        if let Some((session, _)) = self.session(id)?
+            && self.above(&session, now) != Status::Live
+        {
+            return Err(OpenFault::Ended(id.into()));
+        }
         let changed = self.revise(id, |current| {
             if self.is_cut(current) || current.ended.is_some() {
                 return Err(OpenFault::Ended(id.into()));
             }
             if now.wall_ms >= current.expires_ms {
                 return Err(OpenFault::Expired(id.into()));
+            }
+            if change.task.is_some() && current.task_id.is_some() {
+                return Err(OpenFault::HasTask(id.into()));
             }
             let mut next = Session::clone(current);
             change.apply(&mut next, now);
@@ -446,7 +462,40 @@ impl State {
         if self.is_cut(session) || self.revoked.get(session.id.as_str()).is_some() {
             return Status::Revoked;
         }
+        match self.above(session, now) {
+            Status::Live => {}
+            over @ (Status::Expired | Status::Revoked) => return over,
+        }
         session.status(last_seen_ms, idle_max_s, now)
+    }
+
+    /// The session as one that another is opened under: it must be live, and so must all above it.
+    ///
+    /// # Errors
+    /// When it is not, or stands too deep.
+    pub fn parent(&self, id: &str, idle_max_s: u64, now: Now) -> Result<(Parent, Arc<Session>), OpenFault> {
+        let (session, behavior) = self.session(id)?.ok_or_else(|| OpenFault::Unknown(id.into()))?;
+        match self.status(&session, behavior.last_seen_ms, idle_max_s, now) {
+            Status::Live => Ok((Parent::of(&session)?, session)),
+            Status::Expired => Err(OpenFault::Expired(id.into())),
+            Status::Revoked => Err(OpenFault::Ended(id.into())),
+        }
+    }
+
+    /// Where the sessions above one stand: it is over when one of them is, or when one of theirs may not act.
+    pub(super) fn above(&self, session: &Session, now: Now) -> Status {
+        if session.parent.is_none() {
+            return Status::Live;
+        }
+        let is_disabled = |uid: &Uid| self.subjects.get(uid).is_some_and(|subject| subject.is_disabled());
+        let is_over = |above: &Session| {
+            self.revoked.get(above.id.as_str()).is_some()
+                || self.is_cut(above)
+                || is_disabled(&above.principal)
+        };
+        // One that cannot be read counts as over.
+        let find = |id: &str| self.session(id).ok().flatten().map(|(session, _)| session);
+        delegation::above(session, now, find, is_over)
     }
 
     /// Whether all of its principal's or its tenant's sessions were ended since it was opened.

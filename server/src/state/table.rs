@@ -104,6 +104,15 @@ impl<K: Hash + Eq, V: Clone> Table<K, V> {
         Ok(change(entries.entry(key).or_insert_with(default)))
     }
 
+    /// Changes the entry that is there.
+    pub(super) fn change<Q, R>(&self, key: &Q, change: impl FnOnce(&mut V) -> R) -> Option<R>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        self.shard(key)?.write().get_mut(key).map(change)
+    }
+
     /// Puts back an entry that was kept on disk, beyond the maximum too: what was acknowledged is not forgotten.
     pub(super) fn restore(&self, key: K, value: V) {
         let Some(shard) = self.shard(&key) else { return };

@@ -20,6 +20,7 @@ use super::*;
 use cardea_core::facts::SessionFacts;
 
 mod kept;
+mod work;
 
 const LIFE_MS: i64 = 1_000_000;
 
@@ -48,7 +49,14 @@ fn state(capacity: Capacity) -> State {
 }
 
 fn roomy() -> State {
-    state(Capacity { sessions: 1000, stored_sessions: 1000, subjects: 1000, revocations: 1000 })
+    state(Capacity {
+        sessions: 1000,
+        stored_sessions: 1000,
+        subjects: 1000,
+        revocations: 1000,
+        tasks: 10,
+        reviews: 10,
+    })
 }
 
 fn at(wall_ms: i64) -> Now {
@@ -170,8 +178,17 @@ fn a_newer_login_in_the_token_refreshes_the_session() {
 
 #[test]
 fn a_full_table_refuses_new_knowledge_and_keeps_the_old() {
-    let (state, snapshot) =
-        (state(Capacity { sessions: 10, stored_sessions: 1000, subjects: 1, revocations: 1 }), snapshot());
+    let (state, snapshot) = (
+        state(Capacity {
+            sessions: 10,
+            stored_sessions: 1000,
+            subjects: 1,
+            revocations: 1,
+            tasks: 10,
+            reviews: 10,
+        }),
+        snapshot(),
+    );
     risk(&state, agent(&snapshot, "a"), 90, at(0)).unwrap();
     assert_eq!(risk(&state, agent(&snapshot, "b"), 90, at(1)), Err(OpenFault::TableFull(TableFull)));
     open(&state, &snapshot, "s", at(1));
@@ -185,8 +202,17 @@ fn a_full_table_refuses_new_knowledge_and_keeps_the_old() {
 
 #[test]
 fn with_no_room_to_remember_revocations_unknown_sessions_are_denied() {
-    let (state, snapshot) =
-        (state(Capacity { sessions: 10, stored_sessions: 1000, subjects: 10, revocations: 1 }), snapshot());
+    let (state, snapshot) = (
+        state(Capacity {
+            sessions: 10,
+            stored_sessions: 1000,
+            subjects: 10,
+            revocations: 1,
+            tasks: 10,
+            reviews: 10,
+        }),
+        snapshot(),
+    );
     open(&state, &snapshot, "known", at(0));
     state.end(&Target::Session("gone".into()), &SmolStr::default(), LIFE_MS, at(1)).unwrap();
     let token = Some(Token { issued_ms: Some(0), ..Token::default() });

@@ -41,7 +41,7 @@ kind = \"authentication\"
 max_age_s = 300
 [step_up.ask]
 kind = \"approval\"
-reviewers = [\"ops\"]
+reviewers = ['Team::\"ops\"']
 grant_s = 60
 ";
 const NOW: Now = Now { mono_ns: 0, wall_ms: 1_000_000_000 };
@@ -346,7 +346,15 @@ fn every_fact_reaches_policy_with_its_value_or_its_conservative_default() {
         last_seen_ms: NOW.wall_ms - 2_000,
     };
     let heard = vec![("edr".into(), NOW.wall_ms)];
-    let facts = Facts { session: SessionFacts::Known(Arc::new(known), behavior), heard, ..with_risk(80) };
+    let granted = |requirement: &str, ends_ms, session_id: Option<&str>| crate::grant::Grant {
+        review: crate::ask::AskDigest(cardea_policy_store::digest::Digest::of(b"r")),
+        requirement: requirement.into(),
+        ends_ms: NOW.wall_ms + ends_ms,
+        session_id: session_id.map(Into::into),
+    };
+    let grants = vec![granted("ask", 1, None), granted("over", 0, None), granted("else", 1, Some("other"))];
+    let session = SessionFacts::Known(Arc::new(known), behavior);
+    let facts = Facts { session, heard, grants, ..with_risk(80) };
     let token = Token {
         issuer: "iss".into(),
         issued_ms: Some(NOW.wall_ms - 4_000),
@@ -359,7 +367,7 @@ fn every_fact_reaches_policy_with_its_value_or_its_conservative_default() {
         && context.session.auth_age_s == 5 && context.session.acr == \"gold\" && context.session.aal == 2
         && context.session.amr.contains(\"hwk\") && !context.session.credential_changed
         && context.session.device_compliant && context.session.networks.contains(\"10.0.0.0/8\")
-        && context.session.labels == [\"trusted\"]
+        && context.session.labels == [\"trusted\"] && context.session.grants == [\"ask\"]
         && context.risk.score == 80 && context.risk.level == \"high\"
         && context.risk.reasons == [\"credential_compromise\"] && context.risk.age_s == 0
         && context.behavior.known && context.behavior.previous_action == \"write\"
@@ -386,7 +394,7 @@ fn every_fact_reaches_policy_with_its_value_or_its_conservative_default() {
          && context.session.auth_age_s == 315360000 && context.session.acr == \"\" && context.session.aal == 0
          && context.session.amr.isEmpty() && context.session.credential_changed
          && !context.session.device_compliant && context.session.networks.isEmpty()
-         && context.session.labels.isEmpty()
+         && context.session.labels.isEmpty() && context.session.grants.isEmpty()
          && context.risk.score == 0 && context.risk.level == \"low\" && context.risk.reasons.isEmpty()
          && context.risk.age_s == 315360000
          && !context.behavior.known && context.behavior.previous_action == \"\"
@@ -401,6 +409,34 @@ fn every_fact_reaches_policy_with_its_value_or_its_conservative_default() {
     let attempt = self::attempt(&none_known);
     let verdict = judge(&none_known, &attempt, &Facts::default());
     assert_eq!(verdict.decision(), Decision::Allow, "{:?}", verdict.errors());
+}
+
+#[test]
+fn an_approved_task_takes_the_place_of_the_sessions_own() {
+    let mut session = session();
+    let own = Task {
+        id: "own".into(),
+        purpose: "p".into(),
+        not_before_ms: None,
+        not_after_ms: None,
+        actions: vec!["read".into()],
+        resources: vec![],
+    };
+    session.task = Some(Arc::new(own.clone()));
+    let snapshot = snapshot(
+        "permit(principal, action, resource) when { context.task.in_scope && context.task.id == \"approved\" };",
+    );
+    let facts = |task| Facts { task, ..in_session(session.clone()) };
+    let approved = Arc::new(Task { id: "approved".into(), ..own });
+    let decided = |task| judge(&snapshot, &attempt(&snapshot), &facts(task)).decision();
+    assert_eq!(decided(TaskFacts::Approved(approved, 0)), Decision::Allow);
+    assert_eq!(decided(TaskFacts::OfSession), Decision::Deny);
+    let unknown = snapshot_of_unknown();
+    assert_eq!(judge(&unknown, &attempt(&unknown), &facts(TaskFacts::Unknown)).decision(), Decision::Allow);
+}
+
+fn snapshot_of_unknown() -> Snapshot {
+    snapshot("permit(principal, action, resource) when { !context.task.known && !context.task.in_scope };")
 }
 
 #[test]

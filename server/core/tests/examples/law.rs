@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use smol_str::SmolStr;
 
-use super::{BUNDLE, HOUR_MS, NOW, signal, task, token, uid};
+use super::{BUNDLE, HOUR_MS, NOW, grant, signal, task, token, uid};
 
 /// Every (principal, action, resource) that goes together, with entities that nobody listed among them.
 static TRIPLES: LazyLock<Vec<(Uid, Uid, Uid)>> = LazyLock::new(|| {
@@ -53,24 +53,24 @@ struct Known {
     auth_age_s: Option<i64>,
     acr: &'static str,
     credential_changed: bool,
-    labels: Vec<&'static str>,
+    grants: Vec<&'static str>,
     previous_action: &'static str,
     denials: u64,
 }
 
 fn any_known() -> impl Strategy<Value = Known> {
-    let labels = ["approved:billing/refunds", "approved:hr/reviews", "order-reviewed", "other"];
+    let grants = ["endpoint_review", "reach_review", "order_review", "other"];
     (
         prop::option::weighted(0.8, (prop::sample::select(vec![-10i64, 600, 900]), any::<bool>())),
         prop::option::of(prop::sample::select(vec![10i64, 300, 301, 9000])),
         prop::sample::select(vec!["", "phr", "pwd"]),
         prop::bool::weighted(0.2),
-        prop::sample::subsequence(labels.to_vec(), 0..=4),
+        prop::sample::subsequence(grants.to_vec(), 0..=4),
         prop::sample::select(vec!["", "browse", "summarize", "post_webhook", "read"]),
         0..2u64,
     )
-        .prop_map(|(task, auth_age_s, acr, credential_changed, labels, previous_action, denials)| {
-            Known { task, auth_age_s, acr, credential_changed, labels, previous_action, denials }
+        .prop_map(|(task, auth_age_s, acr, credential_changed, grants, previous_action, denials)| {
+            Known { task, auth_age_s, acr, credential_changed, grants, previous_action, denials }
         })
 }
 
@@ -134,7 +134,6 @@ impl Case {
         session.authenticated_ms = known.auth_age_s.map(|age_s| NOW.wall_ms - age_s * 1000);
         session.acr = known.acr.into();
         session.credential_changed = known.credential_changed;
-        session.labels = known.labels.iter().map(|&label| label.into()).collect();
         let behavior = Behavior {
             previous_action: known.previous_action.into(),
             attempts: 5,
@@ -159,7 +158,9 @@ impl Case {
             }
             HopFacts { disabled: false, risk: Some(Arc::new(risk)) }
         });
-        let facts = Facts { session: self.session(attempt), hops: hops.collect(), ..Facts::default() };
+        let grants = self.session.iter().flat_map(|known| &known.grants).map(|name| grant(name)).collect();
+        let facts =
+            Facts { session: self.session(attempt), hops: hops.collect(), grants, ..Facts::default() };
         decide(&Question::new(&BUNDLE, attempt), &facts, NOW).decision()
     }
 }

@@ -12,10 +12,13 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
+use cardea_core::ask::AskDigest;
 use cardea_core::attempt::Token;
+use cardea_core::grant::Grant;
 use cardea_core::risk::{RiskKind, RiskSignal};
 use cardea_core::task::{ResourcePattern, Task};
 use cardea_core::time::Now;
+use cardea_policy_store::digest::Digest;
 use cardea_policy_store::engine::Uid;
 use cardea_policy_store::load;
 use cardea_policy_store::snapshot::Snapshot;
@@ -56,6 +59,12 @@ fn token(age_ms: i64) -> Token {
         scopes: vec!["documents.read".into()],
         ..Token::default()
     }
+}
+
+/// Somebody approved this requirement for the attempt, an hour long.
+fn grant(requirement: &str) -> Grant {
+    let review = AskDigest(Digest::of(requirement.as_bytes()));
+    Grant { review, requirement: requirement.into(), ends_ms: NOW.wall_ms + HOUR_MS, session_id: None }
 }
 
 fn signal(kind: RiskKind, severity: u8, age_s: i64) -> RiskSignal {

@@ -14,7 +14,7 @@ use cardea_core::verdict::Verdict;
 use cardea_policy_store::engine::{Record, Value};
 use smol_str::SmolStr;
 
-use super::{BUNDLE, HOUR_MS, NOW, signal, task, token, uid};
+use super::{BUNDLE, HOUR_MS, NOW, grant, signal, task, token, uid};
 
 type Name = (&'static str, &'static str);
 type Expected = (Decision, &'static [&'static str]);
@@ -28,6 +28,8 @@ struct Story {
     on_behalf_of: Vec<Name>,
     limit: Option<i64>,
     session: Option<Session>,
+    /// Requirements that somebody approved for the attempt.
+    grants: Vec<&'static str>,
     behavior: Behavior,
     token: Option<Token>,
     /// Of everyone in the chain.
@@ -51,6 +53,7 @@ fn story(
         on_behalf_of: Vec::new(),
         limit: Some(100),
         session: Some(session(principal)),
+        grants: Vec::new(),
         behavior: Behavior::default(),
         token: Some(token(HOUR_MS)),
         risk: Vec::new(),
@@ -71,10 +74,9 @@ impl Story {
         self
     }
 
-    fn labelled(self, label: &str) -> Self {
-        self.in_session(|session| {
-            session.labels.insert(label.into());
-        })
+    fn granted(mut self, requirement: &'static str) -> Self {
+        self.grants.push(requirement);
+        self
     }
 
     fn after(mut self, previous_action: &str) -> Self {
@@ -116,7 +118,9 @@ impl Story {
             None => SessionFacts::Unknown,
         };
         let hops = attempt.hops().map(|_| hop.clone()).collect();
-        decide(&Question::new(&BUNDLE, &attempt), &Facts { session, hops, ..Facts::default() }, NOW)
+        let grants = self.grants.iter().map(|name| grant(name)).collect();
+        let facts = Facts { session, hops, grants, ..Facts::default() };
+        decide(&Question::new(&BUNDLE, &attempt), &facts, NOW)
     }
 }
 
@@ -173,8 +177,8 @@ fn workflows_and_tokens() -> Vec<Story> {
         call("in the workflow", INVOICES, (Allow, &["service-endpoints"])),
         call("not in the workflow", REFUNDS, unusual),
         Story { behavior: used_to_it, ..call("again and again", REFUNDS, unusual) },
-        call("approved", REFUNDS, (Allow, &["service-endpoints"])).labelled("approved:billing/refunds"),
-        call("another is approved", ("Endpoint", "hr/payroll"), unusual).labelled("approved:billing/refunds"),
+        call("approved", REFUNDS, (Allow, &["service-endpoints"])).granted("endpoint_review"),
+        call("something else is approved", ("Endpoint", "hr/payroll"), unusual).granted("reach_review"),
         call("an endpoint nobody listed", ("Endpoint", "x"), unusual),
         story("a service nobody listed", ("Service", "x"), "call", INVOICES, (Deny, &["unusual-endpoint"])),
         call("elsewhere, seasoned token", POSTINGS, (Allow, &["service-endpoints"])),
@@ -193,9 +197,9 @@ fn apps_and_tools() -> Vec<Story> {
         open("familiar", ROADMAP, (Allow, &["app-documents"])),
         Story { token: None, ..open("without the scope", ROADMAP, (Deny, &[])) },
         open("unfamiliar", REVIEWS, (StepUp, &["unfamiliar-resource"])),
-        open("approved", REVIEWS, (Allow, &["app-documents"])).labelled("approved:hr/reviews"),
+        open("approved", REVIEWS, (Allow, &["app-documents"])).granted("reach_review"),
         open("approved, then doubtful", REVIEWS, (Deny, &["unfamiliar-and-risky"]))
-            .labelled("approved:hr/reviews")
+            .granted("reach_review")
             .at_risk(vendor, 40),
         open("familiar and doubtful", ROADMAP, (Allow, &["app-documents"])).at_risk(vendor, 40),
         story("browse", BOT, "browse", ("Tool", "web"), (Allow, &["agent-tools"])),
@@ -203,7 +207,7 @@ fn apps_and_tools() -> Vec<Story> {
         send("right after intake", (Deny, &["egress-after-intake", "untested-order"])).after("browse"),
         send("an untested order", (StepUp, &["untested-order"])).after("post_webhook"),
         send("the first step of all", (StepUp, &["untested-order"])),
-        send("a reviewed order", (Allow, &["agent-tools"])).after("read").labelled("order-reviewed"),
+        send("a reviewed order", (Allow, &["agent-tools"])).after("read").granted("order_review"),
         send("after an injection", (Deny, &["injected"])).after("summarize").at_risk(injection, 30),
         story("work goes on after it", BOT, "summarize", ("Tool", "summarizer"), (Allow, &["agent-tools"]))
             .at_risk(injection, 30),

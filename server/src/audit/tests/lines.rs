@@ -9,7 +9,8 @@ use smol_str::SmolStr;
 use super::*;
 use crate::audit::record::{
     Basis, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HopVerdict, LINE_BYTES_MAX,
-    Reason, Replay, ReplayFact, ShadowAnswer, ShadowRecord, SignalRecord, VALUE_DEPTH_MAX, Value,
+    Reason, Replay, ReplayFact, ReviewRecord, ShadowAnswer, ShadowRecord, SignalRecord, TaskRecord,
+    VALUE_DEPTH_MAX, Value,
 };
 
 fn text() -> impl Strategy<Value = SmolStr> + Clone {
@@ -120,12 +121,38 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn task()(
+        (task_id, change, reason, asked_by) in (text(), text(), text(), text()),
+        (agent, by, on_behalf_of) in (entity(), entity(), option::of(entity())),
+        (state_version, not_after) in (any::<u64>(), any::<i64>()),
+    ) -> TaskRecord {
+        TaskRecord { task_id, agent, on_behalf_of, change, by, state_version, reason, asked_by, not_after }
+    }
+}
+
+prop_compose! {
+    fn review()(
+        (review_id, change, argument_digest, requirement) in (text(), text(), text(), text()),
+        (decision_id, reason, asked_by) in (text(), text(), text()),
+        (principal, action, resource, reviewer) in (entity(), entity(), entity(), option::of(entity())),
+        (delegation, round) in (vec(entity(), 0..3), any::<u32>()),
+        (grant_ends_at, state_version) in (option::of(any::<i64>()), any::<u64>()),
+    ) -> ReviewRecord {
+        ReviewRecord {
+            review_id, round, change, principal, delegation, action, resource, argument_digest, requirement,
+            decision_id, reviewer, grant_ends_at, state_version, reason, asked_by,
+        }
+    }
+}
+
+prop_compose! {
     fn other()(
-        pick in 0..5,
+        pick in 0..7,
         (a, b, c, d, e) in (text(), text(), text(), text(), text()),
         principal in option::of(entity()),
         n in any::<u64>(),
         shadow in shadow(),
+        (task, review) in (task(), review()),
     ) -> Body {
         match pick {
             0 => Body::Signal(SignalRecord {
@@ -134,6 +161,8 @@ prop_compose! {
             1 => Body::Session(SessionRecord { session_id: a, principal, change: b, state_version: n, reason: c }),
             2 => Body::Bundle(BundleRecord { change: a, name: b, revision: n, digest: c, reason: d, asked_by: e }),
             3 => Body::Shadow(Box::new(shadow)),
+            4 => Body::Task(Box::new(task)),
+            5 => Body::Review(Box::new(review)),
             _ => Body::Gap(GapRecord { lost: n }),
         }
     }

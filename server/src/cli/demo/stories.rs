@@ -45,6 +45,8 @@ pub(super) enum Change {
     Update(UpdateSessionRequest),
     /// A session is ended.
     End(String),
+    /// The first of the reviewers approves what this attempt is asked for, in its session.
+    Approve(Box<Attempt>),
     /// Signals arrive.
     Report(Vec<Signal>),
     /// Time passes, in milliseconds.
@@ -138,8 +140,8 @@ impl Run {
                 ask(call("billing/refunds"), STEP_UP("unusual-endpoint")),
                 Step::Ask(call("billing/refunds"), 100, STEP_UP("unusual-endpoint")),
                 Step::Change(
-                    "a reviewer approves billing/refunds for this session",
-                    Change::Update(labelled(&id, "approved:billing/refunds")),
+                    "the owners approve the review of billing/refunds, for this session",
+                    Change::Approve(Box::new(call("billing/refunds"))),
                 ),
                 ask(call("billing/refunds"), ALLOW("service-endpoints")),
                 ask(call("hr/payroll"), STEP_UP("unusual-endpoint")),
@@ -208,8 +210,8 @@ impl Run {
                 ask(open("research/roadmap"), ALLOW("app-documents")),
                 ask(open("hr/reviews"), STEP_UP("unfamiliar-resource")),
                 Step::Change(
-                    "security approves hr/reviews for this session",
-                    Change::Update(labelled(&id, "approved:hr/reviews")),
+                    "security approves the review of hr/reviews, for this session",
+                    Change::Approve(Box::new(open("hr/reviews"))),
                 ),
                 ask(open("hr/reviews"), ALLOW("app-documents")),
                 Step::Change("a vendor scores the app 50", Change::Report(vec![doubt])),
@@ -251,8 +253,8 @@ impl Run {
                 Step::Change("", Change::Open(session(&second, researcher()))),
                 ask(first(), STEP_UP("untested-order")),
                 Step::Change(
-                    "the agent's owner reviews the order",
-                    Change::Update(labelled(&second, "order-reviewed")),
+                    "the agent's owners approve the review of this send",
+                    Change::Approve(Box::new(first())),
                 ),
                 ask(first(), ALLOW("agent-tools")),
             ],
@@ -366,14 +368,6 @@ fn task(actions: &[&str], resources: &[&str], now_s: i64, for_s: i64) -> Task {
         not_after: Some(at(now_s + for_s)),
         actions: actions.iter().map(|&id| id.to_owned()).collect(),
         resources: resources.iter().map(|&text| text.to_owned()).collect(),
-    }
-}
-
-fn labelled(id: &str, label: &str) -> UpdateSessionRequest {
-    UpdateSessionRequest {
-        id: id.to_owned(),
-        add_labels: vec![label.to_owned()],
-        ..UpdateSessionRequest::default()
     }
 }
 

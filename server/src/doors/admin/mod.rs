@@ -327,7 +327,7 @@ fn checked_digest(digest: &str) -> Result<SmolStr, Status> {
 }
 
 /// What the connection proves about the caller.
-fn peer_name<M>(request: &Request<M>) -> SmolStr {
+pub(super) fn peer_name<M>(request: &Request<M>) -> SmolStr {
     let Some(peer) = request.extensions().get::<Peer>() else { return SmolStr::default() };
     match peer.transport() {
         Transport::Tls { certificate, .. } => {

@@ -183,6 +183,8 @@ struct BodyNeed<'a> {
     acr_values: &'a [SmolStr],
     #[serde(skip_serializing_if = "Option::is_none")]
     max_age_s: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    review_id: Option<&'a str>,
 }
 
 fn denied(
@@ -221,7 +223,8 @@ fn body_need(need: &StepUpNeed) -> BodyNeed<'_> {
         StepUpKind::Authentication { acr_values, max_age_s } => (acr_values, *max_age_s),
         StepUpKind::Approval | StepUpKind::Attestation => (&[], None),
     };
-    BodyNeed { name: &need.name, kind: need.kind.word(), acr_values, max_age_s }
+    let review_id = need.review_id.as_deref();
+    BodyNeed { name: &need.name, kind: need.kind.word(), acr_values, max_age_s, review_id }
 }
 
 fn shortened(message: &str) -> &str {
@@ -242,7 +245,12 @@ fn overwrite(name: &str, value: String) -> HeaderValueOption {
 /// Lands under `envoy.filters.http.ext_authz` for access logs and later filters.
 fn metadata(answer: &Answer) -> Struct {
     let text = |text: &str| Some(Kind::StringValue(text.to_owned()));
+    let review = match &answer.decision {
+        AnswerDecision::StepUp(needs) => needs.iter().find_map(|need| need.review_id.as_deref()),
+        AnswerDecision::Allow { .. } | AnswerDecision::Deny | AnswerDecision::DenyUnidentified => None,
+    };
     let fields = [
+        ("review_id", review.and_then(text)),
         ("decision_id", text(&answer.decision_id)),
         ("decision", text(answer.decision.word())),
         ("reason", text(&answer.reason)),

@@ -18,6 +18,8 @@ pub struct StepUpNeed {
     pub name: SmolStr,
     /// What kind of thing must happen.
     pub kind: StepUpKind,
+    /// The review that it opens, if it asks for an approval.
+    pub review_id: Option<SmolStr>,
 }
 
 /// What kind of thing must happen.
@@ -139,11 +141,15 @@ mod tests {
 
     fn login(acr_values: &[&str], max_age_s: Option<u64>) -> StepUpNeed {
         let acr_values = acr_values.iter().map(SmolStr::new).collect();
-        StepUpNeed { name: "mfa".into(), kind: StepUpKind::Authentication { acr_values, max_age_s } }
+        StepUpNeed {
+            name: "mfa".into(),
+            kind: StepUpKind::Authentication { acr_values, max_age_s },
+            review_id: None,
+        }
     }
 
     fn need(kind: StepUpKind) -> StepUpNeed {
-        StepUpNeed { name: "n".into(), kind }
+        StepUpNeed { name: "n".into(), kind, review_id: None }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use cardea_core::ask::AskDigest;
 use cardea_core::attempt::{Attempt, NotAnAttempt, Parts, Token};
 use cardea_core::reason::ReasonCode;
 use cardea_core::verdict::Decision;
@@ -144,6 +145,7 @@ fn read(mapped: &Mapped, snapshot: &Snapshot) -> Result<Attempt, NotAnAttempt> {
             delegation: &delegation,
             token: mapped.token.as_ref().map(token),
             at_least_version: 0,
+            task_id: "",
         },
     )
 }
@@ -173,7 +175,10 @@ fn answer(judgement: &Judgement<'_>, asked: &Asked) -> Answer {
             }
         }
         Decision::StepUp => {
-            let needed = |at: &u16| Some(need(snapshot?.requirement(*at)?));
+            let needed = |at: &u16| {
+                let review = judgement.reviews.iter().find(|(of, _)| of == at).map(|(_, review)| review);
+                Some(need(snapshot?.requirement(*at)?, review))
+            };
             AnswerDecision::StepUp(verdict.requirements().iter().filter_map(needed).collect())
         }
         Decision::Deny if asked.is_unidentified => AnswerDecision::DenyUnidentified,
@@ -194,7 +199,7 @@ fn answer(judgement: &Judgement<'_>, asked: &Asked) -> Answer {
     }
 }
 
-fn need((name, requirement): &(SmolStr, Requirement)) -> StepUpNeed {
+fn need((name, requirement): &(SmolStr, Requirement), review: Option<&AskDigest>) -> StepUpNeed {
     let kind = match requirement {
         Requirement::Authentication { acr_values, max_age_s } => {
             StepUpKind::Authentication { acr_values: acr_values.clone(), max_age_s: *max_age_s }
@@ -202,5 +207,5 @@ fn need((name, requirement): &(SmolStr, Requirement)) -> StepUpNeed {
         Requirement::Approval { .. } => StepUpKind::Approval,
         Requirement::Attestation {} => StepUpKind::Attestation,
     };
-    StepUpNeed { name: name.clone(), kind }
+    StepUpNeed { name: name.clone(), kind, review_id: review.map(|digest| digest.0.to_smolstr()) }
 }

@@ -13,7 +13,7 @@ use cardea_core::decide::{Question, decide};
 use cardea_core::facts::{Facts, SessionFacts, Told};
 use cardea_core::time::Now;
 use cardea_core::verdict::FactValue;
-use cardea_policy_store::engine::{Extension, Record as Fields, Uid, Value};
+use cardea_policy_store::engine::{Record as Fields, Uid, Value};
 use cardea_policy_store::fragment::{Fact, Group};
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_proto::v1;
@@ -24,6 +24,7 @@ use super::Side;
 use super::effects::Effects;
 use crate::audit::record::{self, Body, DecisionRecord, LINE_BYTES_MAX, Record};
 use crate::doors::decision;
+use crate::pipeline::unrecorded;
 use crate::proving::case::Got;
 use crate::proving::matrix::Answer;
 use crate::proving::words::{ActionNamed, Named};
@@ -240,30 +241,13 @@ fn fact_value(value: &record::Value) -> Option<FactValue> {
 
 /// A recorded value, in the types of a bundle; `None` if it does not have the type of an entity in it.
 fn value(recorded: &record::Value, snapshot: &Snapshot) -> Option<Value> {
-    match recorded {
-        record::Value::Bool(value) => Some((*value).into()),
-        record::Value::Long(value) => Some((*value).into()),
-        record::Value::String(text) => Some(text.clone().into()),
-        record::Value::Entity(entity) => {
-            Some(Value::from(&Uid::new(snapshot.type_name(&entity.type_name)?, &entity.id)))
-        }
-        record::Value::Set(values) => {
-            values.iter().map(|one| value(one, snapshot)).collect::<Option<Vec<_>>>().map(Value::set)
-        }
-        record::Value::Record(fields) => fields
-            .iter()
-            .map(|(name, one)| Some((name.clone(), value(one, snapshot)?)))
-            .collect::<Option<Fields>>()
-            .map(Value::from),
-        record::Value::Decimal(text) => Value::extension(Extension::Decimal, text).ok(),
-        record::Value::Ip(text) => Value::extension(Extension::Ip, text).ok(),
-        record::Value::Datetime(ms) => Some(Value::datetime(*ms)),
-        record::Value::Duration(ms) => Value::extension(Extension::Duration, &format!("{ms}ms")).ok(),
-    }
+    unrecorded(recorded, &|type_name, id| Some(Uid::new(snapshot.type_name(type_name)?, id)))
 }
 
 #[cfg(test)]
 mod tests {
+    use cardea_policy_store::engine::Extension;
+
     use super::*;
     use crate::pipeline::recorded;
 

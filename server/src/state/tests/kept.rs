@@ -7,33 +7,40 @@ use super::*;
 use crate::ledger::{self, Ledger};
 
 /// A state whose ledger writes on a thread of its own.
-struct Node {
-    state: State,
+pub(super) struct Node {
+    pub(super) state: State,
     ledger: Ledger,
     writing: JoinHandle<Result<(), LedgerFault>>,
 }
 
 impl Node {
     /// `sessions` is how many stay in memory.
-    fn start(dir: &Path, sessions: u64) -> Self {
+    pub(super) fn start(dir: &Path, sessions: u64) -> Self {
         let (ledger, writer) = Ledger::open(dir).unwrap();
-        let capacity = Capacity { sessions, stored_sessions: 1000, subjects: 1000, revocations: 1000 };
+        let capacity = Capacity {
+            sessions,
+            stored_sessions: 1000,
+            subjects: 1000,
+            revocations: 1000,
+            tasks: 10,
+            reviews: 10,
+        };
         let state = State::restore(capacity, ledger.clone()).unwrap();
         Self { state, ledger, writing: thread::spawn(move || writer.run()) }
     }
 
-    fn settle(&self) {
+    pub(super) fn settle(&self) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(self.state.durable()).unwrap();
     }
 
-    fn stop(self) {
+    pub(super) fn stop(self) {
         self.ledger.close();
         self.writing.join().unwrap().unwrap();
     }
 }
 
-fn evict_all(state: &State) {
+pub(super) fn evict_all(state: &State) {
     state.sessions.invalidate_all();
     state.sessions.run_pending_tasks();
     assert_eq!(state.sessions.entry_count(), 0);
@@ -209,7 +216,8 @@ fn sessions_that_are_long_over_are_dropped_from_disk_and_no_others() {
 fn as_many_sessions_are_kept_as_may_be() {
     let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
     let (ledger, _writer) = Ledger::open(dir.path()).unwrap();
-    let capacity = Capacity { sessions: 10, stored_sessions: 2, subjects: 10, revocations: 10 };
+    let capacity =
+        Capacity { sessions: 10, stored_sessions: 2, subjects: 10, revocations: 10, tasks: 10, reviews: 10 };
     let state = State::restore(capacity, ledger).unwrap();
     open(&state, &snapshot, "one", at(0));
     open(&state, &snapshot, "two", at(0));

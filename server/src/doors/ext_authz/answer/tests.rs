@@ -120,8 +120,8 @@ fn somebody_unknown_is_asked_to_log_in() {
 fn a_step_up_is_a_401_with_challenge_and_requirements() {
     let login = StepUpKind::Authentication { acr_values: vec!["loa3".into()], max_age_s: Some(300) };
     let needs = vec![
-        StepUpNeed { name: "mfa".into(), kind: login },
-        StepUpNeed { name: "manager".into(), kind: StepUpKind::Approval },
+        StepUpNeed { name: "mfa".into(), kind: login, review_id: None },
+        StepUpNeed { name: "manager".into(), kind: StepUpKind::Approval, review_id: Some("4f6c".into()) },
     ];
     let (rpc, http, denied) = refused(&answer(AnswerDecision::StepUp(needs)));
     assert_eq!((rpc, http), (16, 401));
@@ -165,7 +165,7 @@ proptest! {
     ) {
         let decision = match pick {
             0 => allow(&[&obligation]),
-            1 => AnswerDecision::StepUp(vec![StepUpNeed { name: principal.as_str().into(), kind: StepUpKind::Approval }]),
+            1 => AnswerDecision::StepUp(vec![StepUpNeed { name: principal.as_str().into(), kind: StepUpKind::Approval, review_id: None }]),
             2 => AnswerDecision::Deny,
             _ => AnswerDecision::DenyUnidentified,
         };

@@ -1,0 +1,181 @@
+//! Reviews as they are printed.
+
+use std::fmt::Write as _;
+
+use cardea_client::v1;
+use serde::Serialize;
+
+use crate::cli::bundle::node::{self, time};
+use crate::cli::words::entity;
+
+#[derive(Serialize)]
+pub(super) struct Reviews {
+    pub(super) reviews: Vec<ReviewView>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Changed {
+    pub(super) ok: bool,
+    pub(super) review: ReviewView,
+    pub(super) state_version: u64,
+}
+
+/// A review, for machines.
+#[derive(Serialize)]
+pub(super) struct ReviewView {
+    id: String,
+    round: u32,
+    status: &'static str,
+    requirement: String,
+    principal: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    delegation: Vec<String>,
+    action: String,
+    resource: String,
+    arguments: serde_json::Map<String, serde_json::Value>,
+    argument_digest: String,
+    attempts: u64,
+    opened_at: Option<String>,
+    expires_at: Option<String>,
+    last_attempt_at: Option<String>,
+    reviewers: Vec<String>,
+    decision_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    session_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decided_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decided_at: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant_ends_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grant_session_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected_until: Option<String>,
+}
+
+impl From<&v1::Review> for ReviewView {
+    fn from(review: &v1::Review) -> Self {
+        let ask = review.ask.clone().unwrap_or_default();
+        let grant = review.grant.as_ref();
+        Self {
+            id: review.id.clone(),
+            round: review.round,
+            status: status(review.status()),
+            requirement: ask.requirement,
+            principal: entity(ask.principal.as_ref()),
+            delegation: ask.delegation.iter().map(|hop| entity(Some(hop))).collect(),
+            action: entity(ask.action.as_ref()),
+            resource: entity(ask.resource.as_ref()),
+            arguments: ask.arguments.iter().map(|(name, one)| (name.clone(), value(one))).collect(),
+            argument_digest: ask.argument_digest,
+            attempts: review.attempts,
+            opened_at: time(review.opened_at.as_ref()),
+            expires_at: time(review.expires_at.as_ref()),
+            last_attempt_at: time(review.last_attempt_at.as_ref()),
+            reviewers: review.reviewers.clone(),
+            decision_id: review.decision_id.clone(),
+            session_id: review.session_id.clone(),
+            decided_by: review.decided_by.as_ref().map(|by| entity(Some(by))),
+            decided_at: time(review.decided_at.as_ref()),
+            reason: review.reason.clone(),
+            grant_ends_at: grant.and_then(|grant| time(grant.ends_at.as_ref())),
+            grant_session_id: grant.map(|grant| grant.session_id.clone()).filter(|id| !id.is_empty()),
+            rejected_until: time(review.rejected_until.as_ref()),
+        }
+    }
+}
+
+fn status(status: v1::ReviewStatus) -> &'static str {
+    match status {
+        v1::ReviewStatus::Pending => "pending",
+        v1::ReviewStatus::Approved => "approved",
+        v1::ReviewStatus::Rejected => "rejected",
+        v1::ReviewStatus::Expired => "expired",
+        v1::ReviewStatus::UsedUp => "used_up",
+        v1::ReviewStatus::Unspecified => "unknown",
+    }
+}
+
+/// An argument as JSON; entities, times and the like as text.
+fn value(of: &v1::Value) -> serde_json::Value {
+    use v1::value::Kind;
+    match &of.kind {
+        None => serde_json::Value::Null,
+        Some(Kind::Bool(value)) => (*value).into(),
+        Some(Kind::Long(value)) => (*value).into(),
+        Some(Kind::String(text) | Kind::Decimal(text) | Kind::Ip(text)) => text.as_str().into(),
+        Some(Kind::Entity(reference)) => entity(Some(reference)).into(),
+        Some(Kind::Set(set)) => set.values.iter().map(value).collect::<Vec<_>>().into(),
+        Some(Kind::Record(record)) => {
+            record.fields.iter().map(|(name, one)| (name.clone(), value(one))).collect()
+        }
+        Some(Kind::Datetime(at)) => time(Some(at)).unwrap_or_default().into(),
+        Some(Kind::Duration(span)) => format!("{}s", span.seconds).into(),
+    }
+}
+
+/// One line for each review.
+pub(super) fn table(reviews: &[v1::Review]) -> String {
+    let row = |review: &v1::Review| {
+        let view = ReviewView::from(review);
+        vec![
+            view.id,
+            view.status.to_owned(),
+            view.requirement,
+            view.principal,
+            view.action,
+            view.resource,
+            view.attempts.to_string(),
+            view.opened_at.unwrap_or_else(|| "-".to_owned()),
+        ]
+    };
+    let rows: Vec<_> = reviews.iter().map(row).collect();
+    let head = ["REVIEW", "STATUS", "REQUIREMENT", "PRINCIPAL", "ACTION", "RESOURCE", "ATTEMPTS", "OPENED"];
+    node::table(&head, &rows)
+}
+
+/// Everything about one review.
+pub(super) fn details(review: &v1::Review) -> String {
+    let view = ReviewView::from(review);
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let chain = if view.delegation.is_empty() { "itself".to_owned() } else { view.delegation.join(", ") };
+    let mut text = String::new();
+    let lines = [
+        ("review", view.id),
+        ("status", format!("{}, round {}", view.status, view.round)),
+        ("asks for", view.requirement),
+        ("principal", view.principal),
+        ("for", chain),
+        ("action", view.action),
+        ("resource", view.resource),
+        ("attempts", format!("{}, last {}", view.attempts, or_dash(view.last_attempt_at))),
+        ("opened", format!("{}, expires {}", or_dash(view.opened_at), or_dash(view.expires_at))),
+        ("reviewers", view.reviewers.join(" ")),
+    ];
+    for (name, line) in lines {
+        let _ = writeln!(text, "{name:<10} {line}");
+    }
+    let _ = writeln!(text, "{:<10} sha256 {}", "arguments", view.argument_digest);
+    for (name, argument) in &view.arguments {
+        // As JSON text: a control character from outside must not reach the terminal.
+        let _ = writeln!(text, "  {}: {argument}", serde_json::Value::from(name.as_str()));
+    }
+    if let Some(by) = view.decided_by {
+        let why =
+            if view.reason.is_empty() { String::new() } else { format!(": {}", view.reason.escape_debug()) };
+        let _ = writeln!(text, "{:<10} {} by {by}{why}", "decided", or_dash(view.decided_at));
+    }
+    if let Some(ends) = view.grant_ends_at {
+        let only = view
+            .grant_session_id
+            .map_or_else(String::new, |id| format!(", in session {} only", id.escape_debug()));
+        let _ = writeln!(text, "{:<10} until {ends}{only}", "grant");
+    }
+    if let Some(until) = view.rejected_until {
+        let _ = writeln!(text, "{:<10} no other round before {until}", "closed");
+    }
+    text
+}
