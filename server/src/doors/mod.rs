@@ -4,12 +4,15 @@
 
 mod admin;
 pub mod ext_authz;
+mod hold;
 mod native;
 mod sessions;
 mod signals;
 mod wire;
 
 pub use admin::AdminDoor;
+pub(crate) use hold::cause_record as hold_cause_record;
+pub use hold::{WireHolds, holds};
 pub use native::NativeDoor;
 pub use sessions::SessionDoor;
 pub use signals::SignalDoor;

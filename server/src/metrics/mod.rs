@@ -9,12 +9,14 @@
 
 mod decisions;
 mod histogram;
+mod holds;
 mod shadow;
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use decisions::{ActionLabel, ActionLabels, Cell, Decisions, Labels};
+pub use holds::{Forgets, HoldMetrics, Pushed};
 pub use shadow::ShadowMetrics;
 
 /// Result label of what either took effect or was refused.
@@ -86,6 +88,8 @@ pub struct Metrics {
     pub tls_not_after: Gauge,
     /// What the shadow does.
     pub shadow: ShadowMetrics,
+    /// What holds do.
+    pub holds: HoldMetrics,
     /// Panics caught; each is a bug.
     pub panics: Counter,
     prometheus: PrometheusHandle,
@@ -110,6 +114,8 @@ impl Metrics {
         self.prometheus.run_upkeep();
         let mut text = self.prometheus.render();
         self.decisions.render(&mut text);
+        // Writing into a string cannot fail.
+        let _written = self.holds.render(&mut text);
         text
     }
 
@@ -151,6 +157,7 @@ impl Metrics {
             },
             tls_not_after: gauge!("cardea_tls_not_after_timestamp_seconds"),
             shadow: ShadowMetrics::register(),
+            holds: HoldMetrics::register(),
             panics: counter!("cardea_panics_total"),
             prometheus,
         }
@@ -199,6 +206,7 @@ fn describe() {
     );
     describe_counter!("cardea_panics_total", Unit::Count, "Panics caught; each is a bug");
     ShadowMetrics::describe();
+    HoldMetrics::describe();
 }
 
 #[cfg(test)]

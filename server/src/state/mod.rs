@@ -8,6 +8,7 @@
 //! their tables are full, new knowledge is refused, or unknown sessions count as revoked.
 //! Never does: I/O, reading a clock.
 
+mod feed;
 mod gather;
 mod sessions;
 mod signals;
@@ -29,6 +30,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use smol_str::SmolStr;
 
+pub use feed::{Feed, Follower, Key, Touched};
 pub use gather::{Learned, SKEW_MAX_MS, life_ms};
 pub use sessions::{Closed, OpenFault, SessionChange, Target};
 pub use signals::{Change, Outcome, Signal};
@@ -55,6 +57,7 @@ pub struct State {
     subjects: Table<Uid, Subject>,
     /// Ended sessions, with the time after which nothing could bring them back, Unix milliseconds.
     revoked: Table<SmolStr, i64>,
+    feed: Feed,
 }
 
 /// A session and what it did.
@@ -120,6 +123,7 @@ impl State {
                 .build_with_hasher(ahash::RandomState::new()),
             subjects: Table::new(capacity.subjects),
             revoked: Table::new(capacity.revocations),
+            feed: Feed::default(),
         }
     }
 
@@ -148,8 +152,16 @@ impl State {
         self.revoked.is_full(now.wall_ms, |until| *until < now.wall_ms)
     }
 
-    /// Gives out the version of a change that is complete.
-    fn advance(&self) -> u64 {
-        self.version.fetch_add(1, Ordering::SeqCst) + 1
+    /// What changes, for those who follow it.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Gives out the version of a change that is complete, and tells who follows.
+    fn advance(&self, key: Key, what: &'static str) -> u64 {
+        let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
+        self.feed.push(&Touched { version, key, what });
+        version
     }
 }

@@ -122,7 +122,7 @@ impl State {
                 // Somebody may have ended the id between the look and the insertion.
                 match self.revoked.get(session.id.as_str()) {
                     Some(_) => Err(OpenFault::Ended(session.id.clone())),
-                    None => Ok((session, self.advance())),
+                    None => Ok((Arc::clone(&session), self.advance(super::Key::Session(session.id.clone()), "opened"))),
                 }
             }
             moka::ops::compute::CompResult::Unchanged(found) => {
@@ -164,7 +164,8 @@ impl State {
         *current = Arc::new(next);
         let changed = Arc::clone(&current);
         drop(current);
-        Ok((changed, self.advance()))
+        let version = self.advance(super::Key::Session(id.into()), "updated");
+        Ok((changed, version))
     }
 
     /// Ends sessions for good.
@@ -212,7 +213,11 @@ impl State {
                 }
             }
         };
-        let version = if changed { self.advance() } else { self.version() };
+        let key = match target {
+            Target::Session(id) => super::Key::Session(id.clone()),
+            Target::Principal(uid, _) => super::Key::Principal(uid.clone()),
+        };
+        let version = if changed { self.advance(key, "revoked") } else { self.version() };
         Ok(Closed { changed, version, before_ms })
     }
 

@@ -90,7 +90,19 @@ impl State {
             },
             Change::Credential(principal) => self.credential(principal, signal.event_ms, life_ms, now)?,
         };
-        let version = if outcome == Outcome::Applied { self.advance() } else { self.version() };
+        use super::Key;
+        let (key, what) = match &signal.change {
+            Change::Risk(uid, _) => (Key::Principal(uid.clone()), "risk"),
+            Change::Standing(uid, _) => (Key::Principal(uid.clone()), "standing"),
+            Change::Session(id, session::Change::CredentialChanged) => match self.session(id) {
+                Some((session, _)) => (Key::Principal(session.principal.clone()), "credential"),
+                None => (Key::Session(id.clone()), "credential"),
+            },
+            Change::Session(id, _) => (Key::Session(id.clone()), "changed"),
+            Change::Credential(uid) => (Key::Principal(uid.clone()), "credential"),
+            Change::Revoked(..) => return Ok((outcome, self.version())),
+        };
+        let version = if outcome == Outcome::Applied { self.advance(key, what) } else { self.version() };
         Ok((outcome, version))
     }
 

@@ -187,6 +187,7 @@ fn example() -> Record {
             hops: vec![],
             severity: SmolStr::default(),
             replay: None,
+            hold: None,
         }),
     }
 }
