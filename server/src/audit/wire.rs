@@ -6,8 +6,9 @@
 use cardea_proto::v1;
 
 use super::record::{
-    Basis, Body, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HoldCause, HoldRecord, HopVerdict,
-    Reason, Record, Replay, ReplayFact, SessionRecord, ShadowAnswer, ShadowRecord, SignalRecord, Value,
+    Basis, Body, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HoldCause, HoldRecord,
+    HopVerdict, Reason, Record, Replay, ReplayFact, SessionRecord, ShadowAnswer, ShadowRecord, SignalRecord,
+    Value,
 };
 
 impl From<Record> for v1::Record {

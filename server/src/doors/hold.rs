@@ -20,7 +20,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{native, wire};
 use crate::audit::record;
 use crate::holds::{
-    Answer, Batch, Cause, CauseKind, End, Engine, Forget, Holds, Opened, Opening, Registration, ResumeToken, Stopping, Waiting,
+    Answer, Batch, Cause, CauseKind, End, Engine, Forget, Holds, Opened, Opening, Registration, ResumeToken,
+    Stopping, Waiting,
 };
 use crate::limits;
 use crate::listen::{Peer, Transport};
@@ -53,8 +54,12 @@ pub(super) async fn serve(
         return Err(Status::invalid_argument(format!("`enforcement_point` has 1 to {max} bytes")));
     }
     let resume = ResumeToken::parse(&open.resume_token).map(|token| (token, open.from_sequence));
-    let opening =
-        Opening { enforcement_point: enforcement_point.into(), identity: identity.into(), peer: peer.into(), resume };
+    let opening = Opening {
+        enforcement_point: enforcement_point.into(),
+        identity: identity.into(),
+        peer: peer.into(),
+        resume,
+    };
     let opened = holds.open(opening).await.map_err(|stopping| unavailable(&stopping))?;
     let opened = opened.map_err(|full| Status::resource_exhausted(full.to_string()))?;
     let first = Said::Opened(opened_message(&opened));
@@ -160,7 +165,11 @@ impl Conversation {
                     Forget::SlowReader => v1::hold_forget::Reason::SlowReader,
                     Forget::TooOld => v1::hold_forget::Reason::TooOld,
                 };
-                Said::Forget(v1::HoldForget { reason: reason.into(), state_version: self.told_version, sequence })
+                Said::Forget(v1::HoldForget {
+                    reason: reason.into(),
+                    state_version: self.told_version,
+                    sequence,
+                })
             }
             Batch::Answers { answers, sequence, is_all } => {
                 if is_all {
@@ -211,7 +220,9 @@ impl Conversation {
                 dropped.map_err(|stopping| unavailable(&stopping))?;
             }
             Some(Asked::Open(_)) => {
-                return Err(Status::invalid_argument("`open` is the first message of a stream, and no other"));
+                return Err(Status::invalid_argument(
+                    "`open` is the first message of a stream, and no other",
+                ));
             }
             None => return Err(Status::invalid_argument("a message says `add` or `drop`")),
         }
@@ -232,7 +243,8 @@ impl Conversation {
                 Some(snapshot) => native::read(attempt, snapshot),
                 None => Err(NotAnAttempt { code: ReasonCode::NoPolicy, message: no_policy() }),
             };
-            let read = read.map(Box::new).map_err(|fault| Box::new(Refused { fault, seen: native::seen(attempt) }));
+            let read =
+                read.map(Box::new).map_err(|fault| Box::new(Refused { fault, seen: native::seen(attempt) }));
             Registration { hold_id: hold.hold_id, attempt: read, revision }
         };
         Ok(holds.iter().map(registration).collect())
@@ -282,7 +294,9 @@ fn identity(peer: Option<&Peer>) -> (String, String) {
         Some(Transport::Tls { certificate, .. }) => {
             // By names and not by the certificate, which is renewed while the process behind it goes on.
             let names = format!("tls {:?} {:?} {:?}", certificate.subject, certificate.uris, certificate.dns);
-            let has_names = !(certificate.subject.is_empty() && certificate.uris.is_empty() && certificate.dns.is_empty());
+            let has_names = !(certificate.subject.is_empty()
+                && certificate.uris.is_empty()
+                && certificate.dns.is_empty());
             let identity = if has_names { names } else { format!("tls {:?}", certificate.der.as_ref()) };
             let spiffe = certificate.uris.iter().find(|uri| uri.starts_with("spiffe://"));
             (identity, spiffe.unwrap_or(&certificate.subject).clone())

@@ -22,7 +22,8 @@ pub(crate) fn next_change(question: &Question<'_>, facts: &Facts, now: Now) -> B
         return Boundary::default();
     }
     let after = |from_ms: i64, age_s: u64| {
-        from_ms.saturating_add(i64::try_from(age_s).unwrap_or(i64::MAX).saturating_add(1).saturating_mul(1000))
+        from_ms
+            .saturating_add(i64::try_from(age_s).unwrap_or(i64::MAX).saturating_add(1).saturating_mul(1000))
     };
     let mut edges = Vec::new();
     if let SessionFacts::Known(session, behavior) = &facts.session {

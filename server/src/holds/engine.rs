@@ -228,7 +228,8 @@ impl<S> Engine<S> {
 
     fn look_at_bundle(&mut self, now: Now) {
         let current = self.pipeline.policy().snapshot();
-        let revision = |snapshot: Option<&Arc<Snapshot>>| snapshot.map(|snapshot| snapshot.settings().revision);
+        let revision =
+            |snapshot: Option<&Arc<Snapshot>>| snapshot.map(|snapshot| snapshot.settings().revision);
         let in_force = revision(current.as_ref());
         if in_force != revision(self.snapshot.as_ref()) {
             self.snapshot = current;

@@ -184,7 +184,7 @@ mod tests {
         assert_eq!(found(&index, &key(0), Aspects::RISK), [2]);
         assert_eq!(found(&index, &key(0), Aspects::ALWAYS), [1, 2]);
         index.remove(2);
-        assert_eq!(found(&index, &key(0), Aspects::RISK), []);
+        assert!(found(&index, &key(0), Aspects::RISK).is_empty());
     }
 
     #[test]

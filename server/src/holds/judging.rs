@@ -55,7 +55,9 @@ impl<S> Engine<S> {
     ) {
         let Registration { hold_id, attempt, revision } = registration;
         outbox.came(1);
-        let Some(known) = self.streams.get_mut(&stream).filter(|known| known.is_carried_by(outbox)) else { return };
+        let Some(known) = self.streams.get_mut(&stream).filter(|known| known.is_carried_by(outbox)) else {
+            return;
+        };
         // An answer to what it replaces must not follow.
         let replaced = known.holds.remove(&hold_id);
         let is_full = known.holds.len() >= limits::HOLDS_PER_STREAM_MAX;
@@ -91,8 +93,15 @@ impl<S> Engine<S> {
         };
         let (fault, seen) = refused;
         let came_to = self.pipeline.reconsider(self.snapshot.as_deref(), Err(&fault), began);
-        let given =
-            Given { attempt: None, seen, came_to, cause: None, before: None, noticed_ns: noticed.mono_ns, began };
+        let given = Given {
+            attempt: None,
+            seen,
+            came_to,
+            cause: None,
+            before: None,
+            noticed_ns: noticed.mono_ns,
+            began,
+        };
         self.give(stream, hold_id, given);
     }
 
@@ -141,7 +150,9 @@ impl<S> Engine<S> {
             return None;
         }
         let mut fault = None;
-        if let Some(snapshot) = snapshot.as_deref().filter(|snapshot| snapshot.settings().revision != hold.revision) {
+        if let Some(snapshot) =
+            snapshot.as_deref().filter(|snapshot| snapshot.settings().revision != hold.revision)
+        {
             match hold.attempt.for_snapshot(snapshot) {
                 Ok(attempt) => {
                     *hold.attempt = attempt;
@@ -166,7 +177,8 @@ impl<S> Engine<S> {
         let poll_ms = i64::try_from(limits::HOLD_POLL.as_millis()).unwrap_or(i64::MAX);
         let boundary = came_to.boundary;
         // A version that is not reached yet is reached by changes that touch nothing of this hold.
-        let waits = came_to.verdict.reasons().first().is_some_and(|reason| reason.code == ReasonCode::StateTooOld);
+        let waits =
+            came_to.verdict.reasons().first().is_some_and(|reason| reason.code == ReasonCode::StateTooOld);
         let mut at_ms = boundary.at_ms;
         if boundary.polled || waits {
             let spread_ms = self.polled.saturating_mul(1000) / limits::HOLD_POLLS_PER_SECOND;
@@ -196,7 +208,8 @@ impl<S> Engine<S> {
         let newest = fingerprint(&came_to.verdict, self.snapshot.as_deref(), &self.keys);
         if self.streams.get(&stream).is_some_and(|stream| stream.outbox.is_none()) {
             // Nobody is told while the stream is lost; who resumes it is told all that changed.
-            let told = Told { decision: came_to.verdict.decision(), fingerprint: Some(newest), sequence: 0, cause };
+            let told =
+                Told { decision: came_to.verdict.decision(), fingerprint: Some(newest), sequence: 0, cause };
             self.note(place, stream, told);
             return;
         }
@@ -234,7 +247,8 @@ impl<S> Engine<S> {
         let known = self.streams.get_mut(&stream)?;
         let outbox = known.outbox.clone()?;
         let Given { attempt, seen, came_to, cause, before, noticed_ns, began } = given;
-        let attempt_id = attempt.as_ref().map_or_else(|| seen.attempt_id.clone(), |attempt| attempt.id.clone());
+        let attempt_id =
+            attempt.as_ref().map_or_else(|| seen.attempt_id.clone(), |attempt| attempt.id.clone());
         let hold = record::HoldRecord {
             enforcement_point: known.enforcement_point.clone(),
             hold_id,
@@ -284,4 +298,3 @@ fn depends_on(attempt: &Attempt, came_to: &Reconsidered) -> Dependencies {
     }
     on
 }
-

@@ -143,7 +143,10 @@ pub struct Opened<S> {
 
 /// As many streams are open as the node takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this node has {} Hold streams, and takes no more; close some, or ask another node", limits::HOLD_STREAMS_MAX)]
+#[error(
+    "this node has {} Hold streams, and takes no more; close some, or ask another node",
+    limits::HOLD_STREAMS_MAX
+)]
 pub struct TooManyStreams;
 
 /// The thread of the holds is gone: the node is stopping.
@@ -272,7 +275,8 @@ impl<S: Send + 'static> Holds<S> {
     /// Whether holds are being judged: the thread began a round within one heartbeat.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        let silent_ns = self.pipeline.now().mono_ns.saturating_sub(self.shared.pulse_ns.load(Ordering::Acquire));
+        let silent_ns =
+            self.pipeline.now().mono_ns.saturating_sub(self.shared.pulse_ns.load(Ordering::Acquire));
         u128::from(silent_ns) < limits::HOLD_HEARTBEAT.as_nanos()
     }
 
@@ -290,7 +294,12 @@ impl<S: Send + 'static> Holds<S> {
     ///
     /// # Errors
     /// The thread is gone.
-    pub async fn add(&self, stream: u64, outbox: &Waiting<S>, holds: Vec<Registration>) -> Result<(), Stopping> {
+    pub async fn add(
+        &self,
+        stream: u64,
+        outbox: &Waiting<S>,
+        holds: Vec<Registration>,
+    ) -> Result<(), Stopping> {
         self.send(Request::Add { stream, outbox: Arc::clone(outbox), holds }).await
     }
 
@@ -298,7 +307,12 @@ impl<S: Send + 'static> Holds<S> {
     ///
     /// # Errors
     /// The thread is gone.
-    pub async fn drop_holds(&self, stream: u64, outbox: &Waiting<S>, hold_ids: Vec<u64>) -> Result<(), Stopping> {
+    pub async fn drop_holds(
+        &self,
+        stream: u64,
+        outbox: &Waiting<S>,
+        hold_ids: Vec<u64>,
+    ) -> Result<(), Stopping> {
         self.send(Request::Drop { stream, outbox: Arc::clone(outbox), hold_ids }).await
     }
 

@@ -14,9 +14,7 @@ use super::engine::{Backlog, Engine, nanos};
 use super::judging::Why;
 use super::outbox::{End, Forget, Left, Outbox};
 use super::token::ResumeToken;
-use super::{
-    Cause, CauseKind, HoldView, Listing, Opened, Opening, StreamView, TooManyStreams, Waiting,
-};
+use super::{Cause, CauseKind, HoldView, Listing, Opened, Opening, StreamView, TooManyStreams, Waiting};
 use crate::limits;
 
 /// One stream.
@@ -111,7 +109,11 @@ impl<S> Engine<S> {
                 state_version: self.told(),
             };
             let why = Why::new(cause, now);
-            self.backlog.push_back(Backlog { why, places: missed.into_iter(), missed_by: Some((id, carried)) });
+            self.backlog.push_back(Backlog {
+                why,
+                places: missed.into_iter(),
+                missed_by: Some((id, carried)),
+            });
         }
         Some(Opened { stream: id, token, resumed: true, sequence: from, state_version: 0, outbox })
     }
@@ -168,7 +170,9 @@ impl<S> Engine<S> {
                         over.push(*id);
                     }
                 }
-                None if now.mono_ns.saturating_sub(stream.lost_ns) >= nanos(limits::HOLD_RESUME) => over.push(*id),
+                None if now.mono_ns.saturating_sub(stream.lost_ns) >= nanos(limits::HOLD_RESUME) => {
+                    over.push(*id)
+                }
                 None => {}
             }
         }

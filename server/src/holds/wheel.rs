@@ -223,7 +223,7 @@ mod tests {
             let start = 1_764_000_000_123;
             let mut wheel = Wheel::new(start);
             wheel.set(7, start + wait);
-            assert_eq!(fired(&mut wheel, start + wait - 1), [], "{wait}");
+            assert!(fired(&mut wheel, start + wait - 1).is_empty(), "{wait}");
             assert_eq!(fired(&mut wheel, start + wait), [7], "{wait}");
             assert_eq!((wheel.len(), wheel.next_ms()), (0, None));
         }

@@ -10,8 +10,21 @@ use crate::holds::CauseKind;
 
 /// Upper bounds of the time to a push, in nanoseconds: around the budget of 1 ms.
 const PUSH_NS: &[u64] = &[
-    50_000, 100_000, 200_000, 300_000, 500_000, 700_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000, 50_000_000,
-    100_000_000, 500_000_000, 1_000_000_000, 5_000_000_000,
+    50_000,
+    100_000,
+    200_000,
+    300_000,
+    500_000,
+    700_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    50_000_000,
+    100_000_000,
+    500_000_000,
+    1_000_000_000,
+    5_000_000_000,
 ];
 
 /// See the module.
@@ -111,16 +124,52 @@ impl HoldMetrics {
 
     pub(super) fn describe() {
         describe_gauge!("cardea_holds", Unit::Count, "Attempts that enforcement points hold");
-        describe_gauge!("cardea_hold_streams", Unit::Count, "Streams of enforcement points, by whether one is lost");
+        describe_gauge!(
+            "cardea_hold_streams",
+            Unit::Count,
+            "Streams of enforcement points, by whether one is lost"
+        );
         describe_gauge!("cardea_holds_polled", Unit::Count, "Holds whose next change cannot be calculated");
         describe_gauge!("cardea_hold_timers", Unit::Count, "Holds that will be judged again at a known time");
-        describe_gauge!("cardea_hold_index_keys", Unit::Count, "Sessions, principals and the like that holds depend on");
-        describe_gauge!("cardea_hold_sweep_seconds", Unit::Seconds, "How long judging all holds again took, the last time");
-        describe_counter!("cardea_hold_judged_again_total", Unit::Count, "Holds judged again, by what changed");
-        describe_counter!("cardea_hold_unchanged_total", Unit::Count, "Holds judged again whose answer stayed");
-        describe_counter!("cardea_hold_answers_total", Unit::Count, "Answers told to holds, the first ones included");
-        describe_counter!("cardea_hold_coalesced_total", Unit::Count, "Answers that replaced one that nobody had read");
-        describe_counter!("cardea_hold_forgets_total", Unit::Count, "Streams told to forget everything, by reason");
-        describe_counter!("cardea_hold_refused_total", Unit::Count, "Attempts denied because no more are held");
+        describe_gauge!(
+            "cardea_hold_index_keys",
+            Unit::Count,
+            "Sessions, principals and the like that holds depend on"
+        );
+        describe_gauge!(
+            "cardea_hold_sweep_seconds",
+            Unit::Seconds,
+            "How long judging all holds again took, the last time"
+        );
+        describe_counter!(
+            "cardea_hold_judged_again_total",
+            Unit::Count,
+            "Holds judged again, by what changed"
+        );
+        describe_counter!(
+            "cardea_hold_unchanged_total",
+            Unit::Count,
+            "Holds judged again whose answer stayed"
+        );
+        describe_counter!(
+            "cardea_hold_answers_total",
+            Unit::Count,
+            "Answers told to holds, the first ones included"
+        );
+        describe_counter!(
+            "cardea_hold_coalesced_total",
+            Unit::Count,
+            "Answers that replaced one that nobody had read"
+        );
+        describe_counter!(
+            "cardea_hold_forgets_total",
+            Unit::Count,
+            "Streams told to forget everything, by reason"
+        );
+        describe_counter!(
+            "cardea_hold_refused_total",
+            Unit::Count,
+            "Attempts denied because no more are held"
+        );
     }
 }

@@ -37,8 +37,8 @@ use crate::state::{Learned, State};
 #[cfg(test)]
 pub(crate) use entry::recorded;
 pub use entry::{Seen, entity};
-pub(crate) use hold::{Reconsidered, Telling};
 pub(crate) use entry::{reason_text, reason_words};
+pub(crate) use hold::{Reconsidered, Telling};
 
 /// Where attempts come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,18 @@ impl Pipeline {
     ) -> Self {
         let actions = ArcSwap::from_pointee((0, ActionLabels::default()));
         let shadow = Shadow::new(Arc::clone(&metrics));
-        Self { policy, state, audit, metrics, clock, replayable: false, actions, when_stale, shadow, bell: Arc::default() }
+        Self {
+            policy,
+            state,
+            audit,
+            metrics,
+            clock,
+            replayable: false,
+            actions,
+            when_stale,
+            shadow,
+            bell: Arc::default(),
+        }
     }
 
     /// Whether records hold what it takes to judge the attempt again: the request and every fact that a candidate
@@ -191,7 +202,8 @@ impl Pipeline {
             (Ok(_), None) => (Verdict::deny(ReasonCode::NoPolicy), Basis::default(), None),
         };
         let elapsed_ns = self.clock.mono_ns().saturating_sub(now.mono_ns);
-        let given = Given { id, door, snapshot: current, attempt, seen, verdict, basis, elapsed_ns, hold: None };
+        let given =
+            Given { id, door, snapshot: current, attempt, seen, verdict, basis, elapsed_ns, hold: None };
         self.give_out(place, given, now, answer)
     }
 

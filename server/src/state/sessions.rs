@@ -122,7 +122,10 @@ impl State {
                 // Somebody may have ended the id between the look and the insertion.
                 match self.revoked.get(session.id.as_str()) {
                     Some(_) => Err(OpenFault::Ended(session.id.clone())),
-                    None => Ok((Arc::clone(&session), self.advance(super::Key::Session(session.id.clone()), "opened"))),
+                    None => Ok((
+                        Arc::clone(&session),
+                        self.advance(super::Key::Session(session.id.clone()), "opened"),
+                    )),
                 }
             }
             moka::ops::compute::CompResult::Unchanged(found) => {
