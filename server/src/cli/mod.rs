@@ -4,7 +4,9 @@ mod bundle;
 pub mod demo;
 mod drawn;
 mod eval;
+mod hold;
 mod serve;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,6 +44,13 @@ enum Command {
     /// Work with bundles of policy.
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
+    /// Look at the allows that enforcement points hold.
+    #[command(subcommand)]
+    Hold(hold::HoldCommand),
+    /// Show what changes on a node as it happens: answers that are taken back, sessions, signals, bundles.
+    ///
+    /// Follows the audit stream until Ctrl-C. Exit code 0: interrupted; 2: could not run, or the node ended the stream.
+    Watch(watch::WatchArgs),
     /// Evaluate requests against Cedar policies, one JSON line each.
     ///
     /// Reads one request per line, `{"principal":P,"action":A,"resource":R,"context":{…}}`, with P, A and R either
@@ -144,6 +153,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bundle(command) => bundle::run(&command),
+        Command::Hold(command) => hold::run(&command),
+        Command::Watch(args) => watch::run(&args),
         Command::Eval(args) => eval::run(&args),
     }
 }

@@ -512,6 +512,7 @@ fn a_feed_that_overflowed_judges_every_hold() {
     }
     node.add(&gate, 1, Node::read_by("a", "list", "s"));
     node.add(&gate, 2, Node::read_by("a", "list", "t"));
+    node.settle();
     told(&gate);
     for _ in 0..limits::FEED_QUEUE {
         let change = SessionChange::default();

@@ -14,17 +14,17 @@ use tonic::Code;
 use crate::cli::{Format, exit};
 
 #[derive(Debug, Args)]
-pub(super) struct NodeArgs {
+pub(in crate::cli) struct NodeArgs {
     /// The running node: http://127.0.0.1:7411, unix:/run/cardea/grpc.sock, or https://HOST:PORT with --ca, --cert and --key.
     #[arg(long = "node", value_name = "URL")]
-    pub(super) url: String,
+    pub(in crate::cli) url: String,
     #[command(flatten)]
-    pub(super) tls: TlsArgs,
+    pub(in crate::cli) tls: TlsArgs,
 }
 
 /// What `https://` needs.
 #[derive(Clone, Debug, Default, Args)]
-pub(super) struct TlsArgs {
+pub(in crate::cli) struct TlsArgs {
     /// Authorities that the node's certificate is checked against, PEM.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -41,7 +41,7 @@ pub(super) struct TlsArgs {
 
 /// Why a command has no result.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(in crate::cli) enum Failure {
     /// The call failed, or the node refused.
     #[error(transparent)]
     Node(#[from] Error),
@@ -107,7 +107,7 @@ struct Failed<'a> {
 }
 
 /// Runs the work of one command and says what became of it; `Ok(false)` is a finding.
-pub(super) fn run(format: Format, work: impl Future<Output = Result<bool, Failure>>) -> ExitCode {
+pub(in crate::cli) fn run(format: Format, work: impl Future<Output = Result<bool, Failure>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -141,7 +141,7 @@ fn report(format: Format, failure: &Failure) {
 }
 
 /// Prints a value as indented JSON.
-pub(super) fn print_json(value: &impl Serialize) {
+pub(in crate::cli) fn print_json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
         Ok(text) => println!("{text}"),
         Err(error) => eprintln!("error: the result cannot be written: {error}"),
@@ -150,13 +150,13 @@ pub(super) fn print_json(value: &impl Serialize) {
 
 impl NodeArgs {
     /// Connects.
-    pub(super) async fn connect(&self) -> Result<Client, Failure> {
+    pub(in crate::cli) async fn connect(&self) -> Result<Client, Failure> {
         connect(&self.url, &self.tls).await
     }
 }
 
 /// Connects to the node at `url`.
-pub(super) async fn connect(url: &str, tls: &TlsArgs) -> Result<Client, Failure> {
+pub(in crate::cli) async fn connect(url: &str, tls: &TlsArgs) -> Result<Client, Failure> {
     let endpoint = Endpoint::new(url);
     let is_plain = tls.ca.is_none() && tls.cert.is_none() && tls.server_name.is_none();
     let endpoint = if is_plain { endpoint } else { endpoint.with_tls(tls.read()?) };
@@ -180,13 +180,13 @@ impl TlsArgs {
 }
 
 /// Reads a file whole.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(in crate::cli) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|error| Failure::Here(format!("{}: cannot be read: {error}", path.display())))
 }
 
 /// One revision, for machines.
 #[derive(Serialize)]
-pub(super) struct RevisionView<'a> {
+pub(in crate::cli) struct RevisionView<'a> {
     revision: u64,
     name: &'a str,
     digest: &'a str,
@@ -213,7 +213,7 @@ impl<'a> From<&'a v1::Revision> for RevisionView<'a> {
 }
 
 /// A state as it is printed.
-pub(super) fn state(state: v1::RevisionState) -> &'static str {
+pub(in crate::cli) fn state(state: v1::RevisionState) -> &'static str {
     match state {
         v1::RevisionState::InForce => "in force",
         v1::RevisionState::Stored => "stored",
@@ -229,7 +229,7 @@ struct InForce<'a> {
 }
 
 /// Tells that a revision came into force.
-pub(super) fn print_in_force(format: Format, revision: &v1::Revision) {
+pub(in crate::cli) fn print_in_force(format: Format, revision: &v1::Revision) {
     match format {
         Format::Json => print_json(&InForce { ok: true, revision: revision.into() }),
         Format::Human => println!(
@@ -240,13 +240,13 @@ pub(super) fn print_in_force(format: Format, revision: &v1::Revision) {
 }
 
 /// A time as RFC 3339, to the second.
-pub(super) fn time(at: Option<&prost_types::Timestamp>) -> Option<String> {
+pub(in crate::cli) fn time(at: Option<&prost_types::Timestamp>) -> Option<String> {
     let at = at?;
     Some(format!("{:.0}", Timestamp::new(at.seconds, at.nanos).ok()?))
 }
 
 /// Rows under a head, with columns that begin under each other.
-pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(in crate::cli) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = head
         .iter()
         .enumerate()
