@@ -12,6 +12,7 @@ pub mod config;
 pub mod doors;
 pub mod holds;
 pub mod http;
+pub mod ledger;
 pub mod limits;
 pub mod listen;
 pub mod log;

@@ -269,6 +269,29 @@ pub const REMOTE_BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// Longest `Retry-After` that is obeyed; a server cannot switch updates off for longer.
 pub const REMOTE_RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
+/// Rows of the state that wait for the disk. At 20,000 changes a second that is ten seconds of a disk that stands still.
+pub const LEDGER_PENDING_MAX: usize = 200_000;
+
+/// Rows in one commit: large enough that the fsync is the smaller part, small enough that nobody waits for a second.
+pub const LEDGER_COMMIT_ROWS_MAX: usize = 16_384;
+
+/// Between two attempts to write while the disk refuses.
+pub const LEDGER_RETRY: Duration = Duration::from_secs(1);
+
+/// Pages of the state's file in memory, in bytes; the operating system keeps more.
+pub const LEDGER_CACHE_BYTES: usize = 32 << 20;
+
+/// Changes of state that wait for one follower of the feed: half a second of 100,000 changes. A follower that lags further
+/// looks at everything anew.
+pub const FEED_QUEUE: usize = 65_536;
+
+/// Rows of sessions that are looked at in one step when what is over is dropped: some milliseconds of work.
+pub const STATE_SWEEP_ROWS: usize = 10_000;
+
+/// Between two snapshots of what sessions did, and two steps of dropping what is over. That much of behaviour is lost when
+/// the process is killed.
+pub const STATE_KEEPING_INTERVAL: Duration = Duration::from_secs(30);
+
 // --- holds ---------------------------------------------------------------------------------------------
 
 /// Holds of one node. A hold takes about 1 KiB with its attempt and its places in the index, so 1 GiB in all.
@@ -324,6 +347,3 @@ pub const HOLD_NAME_BYTES_MAX: usize = 128;
 
 /// Holds in one page of a list.
 pub const HOLD_PAGE_MAX: usize = 1000;
-
-/// Changes of state that wait for one follower.
-pub const FEED_QUEUE: usize = 65_536;

@@ -281,6 +281,12 @@ impl<S> Engine<S> {
     }
 }
 
+/// Whether a reason to deny goes away without anything being told that this hold depends on: a version is reached by any
+/// change, a table gets room, a disk can be read again.
+fn passes_unheard(code: ReasonCode) -> bool {
+    matches!(code, ReasonCode::StateTooOld | ReasonCode::StateFull | ReasonCode::StateUnreadable)
+}
+
 /// What an attempt depends on: what can end it whatever policy says, and what its candidates read.
 fn depends_on(attempt: &Attempt, came_to: &Reconsidered) -> Dependencies {
     let needs: Needs = came_to.needs;
@@ -292,6 +298,11 @@ fn depends_on(attempt: &Attempt, came_to: &Reconsidered) -> Dependencies {
     on.extend(attempt.session_id.iter().map(|id| (Key::Session(id.clone()), Aspects::ALWAYS)));
     if let SessionFacts::Known(session, _) = &came_to.facts.session {
         on.push((Key::Principal(session.principal.clone()), Aspects::ALWAYS));
+        on.extend(session.tenant.iter().map(|name| (Key::Tenant(name.clone()), Aspects::ALWAYS)));
+        if let Some(device) = session.device_id.as_ref().filter(|_| needs.reads(Fact::SessionDeviceCompliant))
+        {
+            on.push((Key::Device(device.clone()), Aspects::ALWAYS));
+        }
         if let Some(task) = session.task.as_deref().filter(|_| needs.reads_any(Group::Task)) {
             on.push((Key::Task(task.id.clone()), Aspects::ALWAYS));
         }

@@ -8,6 +8,7 @@ use cardea_core::attempt::{Parts, Token};
 use cardea_core::reason::ReasonCode;
 use cardea_core::risk::{RiskKind, RiskSignal};
 use cardea_core::session::Session;
+use cardea_core::subject::Standing;
 use cardea_core::task::Task;
 use cardea_policy_store::engine::Uid;
 use cardea_policy_store::load;
@@ -84,8 +85,12 @@ impl Node {
         let audit = Arc::new(Audit::open(&config, Box::new(|| 0)).unwrap());
         let metrics = Arc::new(Metrics::new(pipeline::labels(1)));
         let clock = Clock::standing_at(START_MS);
-        let state =
-            Arc::new(State::new(Capacity { sessions: 100_000, subjects: 100_000, revocations: 100_000 }));
+        let state = Arc::new(State::new(Capacity {
+            sessions: 100_000,
+            stored_sessions: 100_000,
+            subjects: 100_000,
+            revocations: 100_000,
+        }));
         let policy = Arc::new(PolicyStore::default());
         policy.activate(snapshot(1, POLICIES)).unwrap();
         let pipeline =
@@ -251,9 +256,37 @@ fn whoever_is_disabled_anywhere_in_the_chain_takes_the_hold_along() {
     let parts = Parts { delegation: &[("Agent", "root")], ..Node::read_by("a", "list", "s") };
     node.add(&gate, 1, parts);
     told(&gate);
-    node.apply(Change::Standing(node.agent("root"), true));
+    node.apply(Change::Standing(node.agent("root"), Standing::Disabled));
     node.settle();
     assert_eq!(told(&gate), [(1, (Decision::Deny, Some(ReasonCode::PrincipalDisabled)))]);
+}
+
+#[test]
+fn a_posture_reaches_holds_that_read_it_and_the_cut_off_of_a_tenant_all_of_its_holds() {
+    let mut node = Node::new();
+    let now = node.clock.now();
+    let mut session = Session::open("s".into(), node.agent("a"), START_MS + LIFE_MS, now);
+    (session.device_id, session.tenant) = (Some("laptop".into()), Some("acme".into()));
+    node.pipeline.state().open(session, 0, now).unwrap();
+    node.swap(
+        2,
+        "permit(principal, action, resource) when { context.session.known };
+         forbid(principal, action == Action::\"read\", resource) unless { context.session.device_compliant };",
+    );
+    let gate = node.open();
+    node.add(&gate, 1, Node::read_by("a", "read", "s"));
+    node.add(&gate, 2, Node::read_by("a", "list", "s"));
+    assert_eq!(told(&gate), [(1, (Decision::Deny, Some(ReasonCode::Forbidden))), (2, ALLOW)]);
+    node.apply(Change::Device("laptop".into(), true));
+    node.settle();
+    assert_eq!(told(&gate), [(1, ALLOW)]);
+    assert_eq!(node.judged(CauseKind::Device), 1);
+    let until_ms = node.clock.now().wall_ms;
+    node.apply(Change::Revoked(Target::Tenant("acme".into(), until_ms), "bye".into()));
+    node.settle();
+    let revoked = (Decision::Deny, Some(ReasonCode::SessionRevoked));
+    assert_eq!(told(&gate), [(1, revoked), (2, revoked)]);
+    assert_eq!(node.judged(CauseKind::Tenant), 2);
 }
 
 #[test]
@@ -305,13 +338,13 @@ fn a_clock_that_is_set_back_neither_spins_nor_misses_an_end() {
 fn a_hold_keeps_no_session_awake_and_counts_against_nobody() {
     let mut node = Node::new();
     node.session("s", "a");
-    let before = node.pipeline.state().session("s").unwrap().1;
+    let before = node.pipeline.state().session("s").unwrap().unwrap().1;
     let gate = node.open();
     node.clock.advance(Duration::from_secs(5));
     node.add(&gate, 1, Node::read_by("a", "read", "s"));
     node.risk("a", 90);
     node.settle();
-    assert_eq!(node.pipeline.state().session("s").unwrap().1, before);
+    assert_eq!(node.pipeline.state().session("s").unwrap().unwrap().1, before);
 }
 
 #[test]
@@ -719,7 +752,10 @@ proptest! {
                     let reads = reads_risk.clone();
                     expected = Some(reached(&|hold| (hold.0 == agent || hold.1 == Some(agent)) && reads.contains(&hold.3)));
                 }
-                Step::Disable(agent, to) => node.apply(Change::Standing(node.agent(&format!("a{agent}")), to)),
+                Step::Disable(agent, to) => {
+                    let standing = if to { Standing::Disabled } else { Standing::Enabled };
+                    node.apply(Change::Standing(node.agent(&format!("a{agent}")), standing));
+                }
                 Step::Credential(agent) => {
                     node.apply(Change::Credential(node.agent(&format!("a{agent}"))));
                     expected = Some(0);
