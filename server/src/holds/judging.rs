@@ -176,9 +176,7 @@ impl<S> Engine<S> {
     fn set_timer(&mut self, place: u32, came_to: &Reconsidered, now: Now) {
         let poll_ms = i64::try_from(limits::HOLD_POLL.as_millis()).unwrap_or(i64::MAX);
         let boundary = came_to.boundary;
-        // A version that is not reached yet is reached by changes that touch nothing of this hold.
-        let waits =
-            came_to.verdict.reasons().first().is_some_and(|reason| reason.code == ReasonCode::StateTooOld);
+        let waits = came_to.verdict.reasons().first().is_some_and(|reason| passes_unheard(reason.code));
         let mut at_ms = boundary.at_ms;
         if boundary.polled || waits {
             let spread_ms = self.polled.saturating_mul(1000) / limits::HOLD_POLLS_PER_SECOND;
