@@ -332,6 +332,9 @@ pub const HOLD_ROUND: Duration = Duration::from_millis(100);
 /// Holds that are judged between two looks at what changed: at 4 us each half a millisecond, half the budget of a push.
 pub const HOLD_CHUNK: usize = 128;
 
+/// Changes with more dependents than one part that wait to be worked off; beyond it all holds are judged again, once.
+pub const HOLD_BACKLOG_MAX: usize = 64;
+
 /// Holds that are judged again in a second after a change of bundle, at most: 100,000 take half a second, and the thread
 /// rests in between if it is faster, so that decisions find a core.
 pub const HOLD_SWEEP_PER_SECOND: u64 = 200_000;

@@ -42,7 +42,9 @@ pub(crate) fn next_change(question: &Question<'_>, facts: &Facts, now: Now) -> B
         edges.extend(max.map(|(max, issued)| after(issued, max)));
     }
     let at_ms = edges.into_iter().filter(|at| *at > now.wall_ms).min();
-    Boundary { at_ms, polled: reads_what_ages(needs) }
+    // Without a signal there is no risk that could decay.
+    let has_risk = needs.reads_any(Group::Risk) && facts.hops.iter().any(|hop| hop.risk.is_some());
+    Boundary { at_ms, polled: has_risk || reads_what_ages(needs) }
 }
 
 fn reads_what_ages(needs: Needs) -> bool {
@@ -54,6 +56,6 @@ fn reads_what_ages(needs: Needs) -> bool {
         Fact::TokenAge,
         Fact::TokenExpiresIn,
     ];
-    let groups = [Group::Risk, Group::Behavior, Group::Now];
+    let groups = [Group::Behavior, Group::Now];
     groups.into_iter().any(|group| needs.reads_any(group)) || ages.into_iter().any(|fact| needs.reads(fact))
 }

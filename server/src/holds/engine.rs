@@ -77,6 +77,9 @@ struct Sweep {
 /// What one change with many dependents left to do.
 pub(super) struct Backlog {
     pub(super) why: Why,
+    /// What changed; `None` for what a resumed stream missed.
+    pub(super) of: Option<(Key, u8)>,
+    pub(super) is_begun: bool,
     pub(super) places: std::vec::IntoIter<u32>,
     /// They are told again to this stream, which missed them, on this one of its connections.
     pub(super) missed_by: Option<(u64, u64)>,
@@ -222,8 +225,25 @@ impl<S> Engine<S> {
             }
             self.found = found;
         } else {
-            self.backlog.push_back(Backlog { why, places: found.into_iter(), missed_by: None });
+            self.put_off((touched.key.clone(), aspect.bits()), why, found, now);
         }
+    }
+
+    /// Leaves many holds for later. Of changes of the same thing that are not begun yet the last one stands for all; with too
+    /// many different ones every hold is judged again.
+    fn put_off(&mut self, of: (Key, u8), why: Why, places: Vec<u32>, now: Now) {
+        let places = places.into_iter();
+        let same = |work: &&mut Backlog| !work.is_begun && work.of.as_ref() == Some(&of);
+        if let Some(work) = self.backlog.iter_mut().find(same) {
+            (work.why, work.places) = (why, places);
+            return;
+        }
+        if self.backlog.iter().filter(|work| work.of.is_some()).count() >= limits::HOLD_BACKLOG_MAX {
+            self.backlog.retain(|work| work.of.is_none());
+            self.begin_sweep(everything(self.pipeline.state().version()), now, true);
+            return;
+        }
+        self.backlog.push_back(Backlog { why, of: Some(of), is_begun: false, places, missed_by: None });
     }
 
     fn look_at_bundle(&mut self, now: Now) {
@@ -312,6 +332,7 @@ impl<S> Engine<S> {
     /// A part of what changes with many dependents left to do.
     fn work_off(&mut self) {
         let Some(mut work) = self.backlog.pop_front() else { return };
+        work.is_begun = true;
         for place in work.places.by_ref().take(limits::HOLD_CHUNK) {
             match work.missed_by {
                 None => self.judge(place, &work.why),

@@ -288,14 +288,16 @@ fn passes_unheard(code: ReasonCode) -> bool {
 /// What an attempt depends on: what can end it whatever policy says, and what its candidates read.
 fn depends_on(attempt: &Attempt, came_to: &Reconsidered) -> Dependencies {
     let needs: Needs = came_to.needs;
-    let of_principal = Aspects::ALWAYS
-        .and(Aspects::RISK.when(needs.reads_any(Group::Risk)))
-        .and(Aspects::CREDENTIAL.when(needs.reads(Fact::SessionCredentialChanged)));
-    let mut on: Dependencies =
-        attempt.hops().map(|hop| (Key::Principal(hop.clone()), of_principal)).collect();
+    let of_hop = Aspects::ALWAYS.and(Aspects::RISK.when(needs.reads_any(Group::Risk)));
+    let mut on: Dependencies = attempt.hops().map(|hop| (Key::Principal(hop.clone()), of_hop)).collect();
+    if needs.reads_any(Group::Session) {
+        on.push((Key::Grants(attempt.principal.clone()), Aspects::ALWAYS));
+    }
     on.extend(attempt.session_id.iter().map(|id| (Key::Session(id.clone()), Aspects::ALWAYS)));
     if let SessionFacts::Known(session, _) = &came_to.facts.session {
-        on.push((Key::Principal(session.principal.clone()), Aspects::ALWAYS));
+        let of_owner =
+            Aspects::ALWAYS.and(Aspects::CREDENTIAL.when(needs.reads(Fact::SessionCredentialChanged)));
+        on.push((Key::Principal(session.principal.clone()), of_owner));
         on.extend(session.tenant.iter().map(|name| (Key::Tenant(name.clone()), Aspects::ALWAYS)));
         if let Some(device) = session.device_id.as_ref().filter(|_| needs.reads(Fact::SessionDeviceCompliant))
         {

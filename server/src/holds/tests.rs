@@ -582,6 +582,37 @@ fn a_change_with_many_dependents_is_worked_off_in_parts_and_told_only_then() {
 }
 
 #[test]
+fn however_often_much_depended_on_things_change_little_waits_and_nothing_is_missed() {
+    let mut node = Node::new();
+    let gate = node.open();
+    let keys = limits::HOLD_BACKLOG_MAX as u64 + 10;
+    let mut hold_id = 0;
+    for key in 0..keys {
+        node.session(&format!("s{key}"), &format!("a{key}"));
+        for _ in 0..=limits::HOLD_CHUNK {
+            hold_id += 1;
+            node.add(&gate, hold_id, Node::read_by(&format!("a{key}"), "read", &format!("s{key}")));
+        }
+        node.settle();
+        told(&gate);
+    }
+    for severity in [90, 0, 90, 0, 90] {
+        (0..keys).for_each(|key| node.risk(&format!("a{key}"), severity));
+        node.engine.round();
+        assert!(node.engine.backlog.len() <= limits::HOLD_BACKLOG_MAX + 1, "{}", node.engine.backlog.len());
+    }
+    let mut denied = BTreeSet::new();
+    while node.engine.round().is_none() {
+        denied.extend(
+            told(&gate).into_iter().filter(|(_, said)| said.0 == Decision::Deny).map(|(hold, _)| hold),
+        );
+    }
+    denied.extend(told(&gate).into_iter().map(|(hold, _)| hold));
+    assert_eq!(denied.len() as u64, hold_id);
+    assert_eq!(node.holds.told(), node.pipeline.state().version());
+}
+
+#[test]
 fn without_a_place_in_the_audit_the_push_is_a_deny_and_the_truth_follows() {
     let mut node = Node::with_audit(1, WhenFull::Deny);
     node.session("s", "a");
@@ -757,6 +788,7 @@ proptest! {
                     node.apply(Change::Standing(node.agent(&format!("a{agent}")), standing));
                 }
                 Step::Credential(agent) => {
+                    // No policy here reads it.
                     node.apply(Change::Credential(node.agent(&format!("a{agent}"))));
                     expected = Some(0);
                 }
