@@ -109,11 +109,9 @@ impl<S> Engine<S> {
                 state_version: self.told(),
             };
             let why = Why::new(cause, now);
-            self.backlog.push_back(Backlog {
-                why,
-                places: missed.into_iter(),
-                missed_by: Some((id, carried)),
-            });
+            let missed_by = Some((id, carried));
+            let places = missed.into_iter();
+            self.backlog.push_back(Backlog { why, of: None, is_begun: false, places, missed_by });
         }
         Some(Opened { stream: id, token, resumed: true, sequence: from, state_version: 0, outbox })
     }
