@@ -300,6 +300,15 @@ pub const HOLDS_MAX: usize = 1_000_000;
 /// Holds of one stream: a gateway with as many long connections as a process has ports, four times over.
 pub const HOLDS_PER_STREAM_MAX: usize = 262_144;
 
+/// Bytes that the attempts of all holds take on the wire, where a typical one takes 300. In memory it is a few times as much.
+pub const HOLDS_BYTES_MAX: u64 = 1 << 30;
+
+/// Bytes of one held attempt on the wire: ids at their limit and some context. A larger one can be asked about each time.
+pub const HOLD_ATTEMPT_BYTES_MAX: u64 = 16 * 1024;
+
+/// Wait for the first message of a stream, as for a handshake.
+pub const HOLD_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Streams of one node, lost ones included. Enforcement points open one each, ours one for each process.
 pub const HOLD_STREAMS_MAX: usize = 4096;
 

@@ -287,9 +287,11 @@ async fn an_attempt_that_makes_no_sense_is_denied_and_the_others_are_held() -> R
     let mut point = Point::open(&mut clients, None).await?;
     let unknown = attempt("Martian::zork", "read", "Table::orders", "s")?;
     let empty = v1::HoldAttempt { hold_id: 3, attempt: None };
-    point.add(vec![held(1, read("s")), held(2, unknown), empty]).await?;
+    let huge = v1::Attempt { id: "x".repeat(20_000), ..read("s") };
+    point.add(vec![held(1, read("s")), held(2, unknown), empty, held(4, huge)]).await?;
     let answers: BTreeMap<u64, v1::Verdict> =
-        point.answers(3).await?.into_iter().map(|answer| (answer.hold_id, answer.verdict.unwrap())).collect();
+        point.answers(4).await?.into_iter().map(|answer| (answer.hold_id, answer.verdict.unwrap())).collect();
+    assert!(answers[&4].reasons[0].message.contains("at most 16384 bytes"), "{:?}", answers[&4]);
     assert_eq!(answers[&1].decision(), Decision::Allow);
     assert_eq!(codes(&answers[&2]), [v1::ReasonCode::UnknownType]);
     assert_eq!(codes(&answers[&3]), [v1::ReasonCode::Malformed]);

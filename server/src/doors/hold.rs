@@ -15,6 +15,7 @@ use cardea_proto::v1::hold_request::Part as Asked;
 use cardea_proto::v1::hold_response::Part as Said;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{native, wire};
@@ -45,7 +46,9 @@ pub(super) async fn serve(
 ) -> Result<Response<HoldStream>, Status> {
     let (identity, peer) = identity(request.extensions().get::<Peer>());
     let mut asked = request.into_inner();
-    let Some(v1::HoldRequest { part: Some(Asked::Open(open)) }) = asked.message().await? else {
+    let first = tokio::time::timeout(limits::HOLD_OPEN_TIMEOUT, asked.message()).await;
+    let first = first.map_err(|_late| Status::deadline_exceeded("`open` did not come in time"))??;
+    let Some(v1::HoldRequest { part: Some(Asked::Open(open)) }) = first else {
         return Err(Status::invalid_argument("the first message of a Hold stream is `open`"));
     };
     let enforcement_point = open.enforcement_point;
@@ -239,16 +242,25 @@ impl Conversation {
         let registration = |hold: &v1::HoldAttempt| {
             let missing = v1::Attempt::default();
             let attempt = hold.attempt.as_ref().unwrap_or(&missing);
+            let bytes = u64::try_from(attempt.encoded_len()).unwrap_or(u64::MAX);
             let read = match &snapshot {
+                _ if bytes > limits::HOLD_ATTEMPT_BYTES_MAX => {
+                    Err(NotAnAttempt { code: ReasonCode::Malformed, message: too_large() })
+                }
                 Some(snapshot) => native::read(attempt, snapshot),
                 None => Err(NotAnAttempt { code: ReasonCode::NoPolicy, message: no_policy() }),
             };
             let read =
                 read.map(Box::new).map_err(|fault| Box::new(Refused { fault, seen: native::seen(attempt) }));
-            Registration { hold_id: hold.hold_id, attempt: read, revision }
+            Registration { hold_id: hold.hold_id, attempt: read, revision, bytes }
         };
         Ok(holds.iter().map(registration).collect())
     }
+}
+
+fn too_large() -> String {
+    let max = limits::HOLD_ATTEMPT_BYTES_MAX;
+    format!("an attempt that is held has at most {max} bytes; ask about this one for each use")
 }
 
 fn no_policy() -> String {

@@ -17,6 +17,8 @@ pub(super) struct Hold {
     /// As the snapshot of `revision` reads it.
     pub(super) attempt: Box<Attempt>,
     pub(super) revision: u64,
+    /// What it takes on the wire.
+    pub(super) bytes: u64,
     /// The round of judging everything that it was last judged in or after.
     pub(super) epoch: u64,
     /// What was told last.
@@ -34,6 +36,8 @@ pub(super) struct Told {
     /// Its number on the stream.
     pub(super) sequence: u64,
     pub(super) cause: Option<Arc<Cause>>,
+    /// The last answer that was really put into an outbox: while the stream is lost `decision` goes on without it.
+    pub(super) last_told: Option<Decision>,
 }
 
 /// See the module.

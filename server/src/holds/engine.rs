@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use ahash::{AHashMap, RandomState};
 use cardea_core::time::Now;
+use cardea_core::verdict::Decision;
 use cardea_policy_store::snapshot::Snapshot;
 use smol_str::{SmolStr, ToSmolStr as _};
 use tokio::sync::mpsc;
@@ -51,6 +52,8 @@ pub struct Engine<S> {
     pub(super) index: Index,
     pub(super) wheel: Wheel,
     pub(super) polled: u64,
+    /// What the held attempts take on the wire.
+    pub(super) bytes: u64,
     pub(super) snapshot: Option<Arc<Snapshot>>,
     /// Rises with each sweep: a hold that was judged since it began need not be judged in it.
     pub(super) epoch: u64,
@@ -124,6 +127,7 @@ impl<S> Engine<S> {
             index: Index::default(),
             wheel: Wheel::new(now.wall_ms),
             polled: 0,
+            bytes: 0,
             snapshot: pipeline.policy().snapshot(),
             epoch: 0,
             sweep: None,
@@ -346,34 +350,32 @@ impl<S> Engine<S> {
         }
     }
 
-    /// A part of what streams ask, in their order. Whether there is more.
+    /// One thing that a stream asks, or a part of it. Whether there may be more.
     fn asked(&mut self, now: Now) -> bool {
-        for _ in 0..limits::HOLD_CHUNK {
-            if let Some(mut adding) = self.adding.take() {
-                for registration in adding.holds.by_ref().take(limits::HOLD_CHUNK) {
-                    self.register(adding.stream, &adding.outbox, registration, now);
-                }
-                let has_more = adding.holds.len() > 0;
-                self.adding = has_more.then_some(adding);
-                return true;
+        if let Some(mut adding) = self.adding.take() {
+            for registration in adding.holds.by_ref().take(limits::HOLD_CHUNK) {
+                self.register(adding.stream, &adding.outbox, registration, now);
             }
-            match self.requests.try_recv() {
-                Ok(Request::Add { stream, outbox, holds }) => {
-                    self.adding = Some(Adding { stream, outbox, holds: holds.into_iter() });
-                }
-                Ok(Request::Drop { stream, outbox, hold_ids }) => self.drop_holds(stream, &outbox, &hold_ids),
-                Ok(Request::Open { opening, reply }) => {
-                    let opened = self.open(opening, now);
-                    // Whoever asked is gone: its connection broke meanwhile.
-                    if let Err(Ok(opened)) = reply.send(opened) {
-                        opened.outbox.leave(false);
-                    }
-                }
-                Ok(Request::List { listing, reply }) => {
-                    let _nobody_waits = reply.send(self.list(listing));
-                }
-                Err(_empty_or_stopping) => return false,
+            let has_more = adding.holds.len() > 0;
+            self.adding = has_more.then_some(adding);
+            return true;
+        }
+        match self.requests.try_recv() {
+            Ok(Request::Add { stream, outbox, holds }) => {
+                self.adding = Some(Adding { stream, outbox, holds: holds.into_iter() });
             }
+            Ok(Request::Drop { stream, outbox, hold_ids }) => self.drop_holds(stream, &outbox, &hold_ids),
+            Ok(Request::Open { opening, reply }) => {
+                let opened = self.open(opening, now);
+                // Whoever asked is gone: its connection broke meanwhile.
+                if let Err(Ok(opened)) = reply.send(opened) {
+                    opened.outbox.leave(false);
+                }
+            }
+            Ok(Request::List { listing, reply }) => {
+                let _nobody_waits = reply.send(self.list(listing));
+            }
+            Err(_empty_or_stopping) => return false,
         }
         true
     }
@@ -392,6 +394,17 @@ impl<S> Engine<S> {
             self.index.remove(place);
             self.wheel.cancel(place);
             self.polled -= u64::from(hold.is_polled);
+            self.bytes -= hold.bytes;
+            self.count_answer(hold.stream, hold.told.map(|told| told.decision), None);
+        }
+    }
+
+    /// Keeps the count of what a stream was told that is not an allow.
+    pub(super) fn count_answer(&mut self, stream: u64, before: Option<Decision>, after: Option<Decision>) {
+        let is_other =
+            |decision: Option<Decision>| usize::from(decision.is_some_and(|told| told != Decision::Allow));
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.not_allowed = (stream.not_allowed + is_other(after)) - is_other(before);
         }
     }
 
@@ -400,6 +413,7 @@ impl<S> Engine<S> {
         self.look_for_lost(now);
         let metrics = &self.pipeline.metrics().holds;
         metrics.holds.set(self.book.len() as f64);
+        metrics.bytes.set(self.bytes as f64);
         metrics.polled.set(self.polled as f64);
         metrics.timers.set(self.wheel.len() as f64);
         metrics.keys.set(self.index.keys() as f64);

@@ -53,7 +53,7 @@ impl<S> Engine<S> {
         registration: Registration,
         noticed: Now,
     ) {
-        let Registration { hold_id, attempt, revision } = registration;
+        let Registration { hold_id, attempt, revision, bytes } = registration;
         outbox.came(1);
         let Some(known) = self.streams.get_mut(&stream).filter(|known| known.is_carried_by(outbox)) else {
             return;
@@ -66,7 +66,11 @@ impl<S> Engine<S> {
         }
         let began = self.pipeline.now();
         let refused = match attempt {
-            Ok(_) if is_full || self.book.len() >= limits::HOLDS_MAX => {
+            Ok(_)
+                if is_full
+                    || self.book.len() >= limits::HOLDS_MAX
+                    || self.bytes.saturating_add(bytes) > limits::HOLDS_BYTES_MAX =>
+            {
                 self.pipeline.metrics().holds.refused.increment(1);
                 let message = "this node holds as many attempts as it takes; drop some, or ask for each use";
                 (NotAnAttempt { code: ReasonCode::StateFull, message: message.to_owned() }, Seen::default())
@@ -77,11 +81,13 @@ impl<S> Engine<S> {
                     hold_id,
                     attempt,
                     revision,
+                    bytes,
                     epoch: self.epoch,
                     told: None,
                     is_polled: false,
                 };
                 let place = self.book.insert(hold);
+                self.bytes += bytes;
                 if let Some(known) = self.streams.get_mut(&stream) {
                     known.holds.insert(hold_id, place);
                 }
@@ -206,9 +212,13 @@ impl<S> Engine<S> {
         let newest = fingerprint(&came_to.verdict, self.snapshot.as_deref(), &self.keys);
         if self.streams.get(&stream).is_some_and(|stream| stream.outbox.is_none()) {
             // Nobody is told while the stream is lost; who resumes it is told all that changed.
-            let told =
-                Told { decision: came_to.verdict.decision(), fingerprint: Some(newest), sequence: 0, cause };
-            self.note(place, stream, told);
+            let last_told = hold.told.as_ref().and_then(|told| told.last_told);
+            let Some(lost) = self.streams.get_mut(&stream) else { return };
+            lost.sequence += 1;
+            let sequence = lost.sequence;
+            let decision = came_to.verdict.decision();
+            let told = Told { decision, fingerprint: Some(newest), sequence, cause, last_told };
+            self.set_told(place, stream, told);
             return;
         }
         let given = Given {
@@ -216,7 +226,7 @@ impl<S> Engine<S> {
             seen: Seen::default(),
             came_to,
             cause: cause.clone(),
-            before: hold.told.as_ref().map(|told| told.decision),
+            before: hold.told.as_ref().and_then(|told| told.last_told),
             noticed_ns,
             began,
         };
@@ -226,17 +236,15 @@ impl<S> Engine<S> {
         }
         let fingerprint = is_recorded.then_some(newest);
         let sequence = self.streams.get(&stream).map_or(0, |stream| stream.sequence);
-        if let Some(hold) = self.book.get_mut(place) {
-            hold.told = Some(Told { decision, fingerprint, sequence, cause });
-        }
+        let told = Told { decision, fingerprint, sequence, cause, last_told: Some(decision) };
+        self.set_told(place, stream, told);
     }
 
-    fn note(&mut self, place: u32, stream: u64, told: Told) {
-        let Some(stream) = self.streams.get_mut(&stream) else { return };
-        stream.sequence += 1;
-        if let Some(hold) = self.book.get_mut(place) {
-            hold.told = Some(Told { sequence: stream.sequence, ..told });
-        }
+    fn set_told(&mut self, place: u32, stream: u64, told: Told) {
+        let Some(hold) = self.book.get_mut(place) else { return };
+        let after = told.decision;
+        let before = hold.told.replace(told).map(|told| told.decision);
+        self.count_answer(stream, before, Some(after));
     }
 
     /// Puts an answer into the stream's outbox, with its record. The decision, and whether it has a record; `None` if

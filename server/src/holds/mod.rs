@@ -163,6 +163,8 @@ pub struct Registration {
     pub attempt: Result<Box<Attempt>, Box<Refused>>,
     /// Revision of the snapshot that it was read with.
     pub revision: u64,
+    /// What it took on the wire.
+    pub bytes: u64,
 }
 
 /// Which streams are listed.

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cardea_core::time::Now;
-use cardea_core::verdict::Decision;
 use smol_str::SmolStr;
 
 use super::engine::{Backlog, Engine, nanos};
@@ -33,6 +32,8 @@ pub(super) struct Stream<S> {
     lost_ns: u64,
     /// The number of the newest answer.
     pub(super) sequence: u64,
+    /// How many were told something else than allow.
+    pub(super) not_allowed: usize,
     /// By the caller's own name: the place in the book.
     pub(super) holds: BTreeMap<u64, u32>,
 }
@@ -69,6 +70,7 @@ impl<S> Engine<S> {
             carried: 0,
             lost_ns: 0,
             sequence: 0,
+            not_allowed: 0,
             holds: BTreeMap::new(),
         };
         self.streams.insert(id, stream);
@@ -140,6 +142,7 @@ impl<S> Engine<S> {
         if let Some(stream) = self.streams.get_mut(&stream) {
             // Ended at once, not later: what is registered after it must not be taken for what was before.
             let gone = std::mem::take(&mut stream.holds);
+            stream.not_allowed = 0;
             self.dying.extend(gone.values());
             for place in gone.values() {
                 if let Some(hold) = self.book.get_mut(*place) {
@@ -203,7 +206,6 @@ impl<S> Engine<S> {
         let chosen = self.streams.iter().filter(|(id, _)| only.is_none_or(|only| only == **id));
         chosen
             .map(|(id, stream)| {
-                let decision = |place: &u32| Some(self.book.get(*place)?.told.as_ref()?.decision);
                 let mut rest = stream.holds.range(after_hold.saturating_add(1)..);
                 let held = if only.is_some() {
                     rest.by_ref().take(holds_max).filter_map(|(_, place)| self.view(*place)).collect()
@@ -217,11 +219,7 @@ impl<S> Engine<S> {
                     connected: stream.outbox.is_some(),
                     opened_ms: stream.opened_ms,
                     holds: stream.holds.len(),
-                    not_allowed: stream
-                        .holds
-                        .values()
-                        .filter(|place| decision(place) != Some(Decision::Allow))
-                        .count(),
+                    not_allowed: stream.not_allowed,
                     waiting: stream.outbox.as_ref().map_or(0, |outbox| outbox.len()),
                     held,
                     more: only.is_some() && rest.next().is_some(),

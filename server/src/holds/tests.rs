@@ -156,7 +156,7 @@ impl Node {
 
     fn add(&mut self, to: &Opened<Said>, hold_id: u64, parts: Parts<'_>) {
         let revision = self.pipeline.policy().snapshot().unwrap().settings().revision;
-        let registration = Registration { hold_id, attempt: Ok(self.attempt(parts)), revision };
+        let registration = Registration { hold_id, attempt: Ok(self.attempt(parts)), revision, bytes: 300 };
         let now = self.clock.now();
         self.engine.register(to.stream, &to.outbox, registration, now);
     }
@@ -516,7 +516,7 @@ fn a_lost_stream_is_kept_for_a_while_and_one_whose_caller_is_done_is_not() {
     node.clock.advance(limits::HOLD_ROUND);
     node.settle();
     assert_eq!((node.engine.book.len(), node.engine.streams.len(), node.engine.index.keys()), (0, 0, 0));
-    assert_eq!(node.engine.wheel.len(), 0);
+    assert_eq!((node.engine.wheel.len(), node.engine.bytes, node.engine.polled), (0, 0, 0));
 }
 
 #[test]
@@ -647,7 +647,7 @@ fn an_attempt_that_cannot_be_read_is_denied_and_not_held() {
     let gate = node.open();
     let fault = cardea_core::attempt::NotAnAttempt { code: ReasonCode::Malformed, message: "bad".into() };
     let refused = Box::new(Refused { fault, seen: pipeline::Seen::default() });
-    let registration = Registration { hold_id: 5, attempt: Err(refused), revision: 1 };
+    let registration = Registration { hold_id: 5, attempt: Err(refused), revision: 1, bytes: 300 };
     let now = node.clock.now();
     node.engine.register(gate.stream, &gate.outbox, registration, now);
     assert_eq!(told(&gate), [(5, (Decision::Deny, Some(ReasonCode::Malformed)))]);
@@ -831,5 +831,9 @@ proptest! {
             prop_assert_eq!(point.believes.get(hold), Some(&fresh.verdict.decision()), "hold {}", hold);
         }
         prop_assert_eq!(node.holds.told(), node.pipeline.state().version());
+        let views = node.engine.list(Listing { stream: None, after_hold: 0, holds_max: 0 });
+        let others = point.believes.values().filter(|decision| **decision != Decision::Allow).count();
+        let counted: Vec<_> = views.iter().filter(|view| view.connected).map(|view| (view.holds, view.not_allowed)).collect();
+        prop_assert_eq!(counted, [(point.holds.len(), others)]);
     }
 }

@@ -32,6 +32,8 @@ const PUSH_NS: &[u64] = &[
 pub struct HoldMetrics {
     /// Holds.
     pub holds: Gauge,
+    /// Bytes that their attempts took on the wire.
+    pub bytes: Gauge,
     /// Streams that a connection carries.
     pub streams: Gauge,
     /// Streams that wait to be resumed.
@@ -84,6 +86,7 @@ impl HoldMetrics {
         let judged = |kind: CauseKind| counter!("cardea_hold_judged_again_total", "cause" => kind.name());
         Self {
             holds: gauge!("cardea_holds"),
+            bytes: gauge!("cardea_holds_bytes"),
             streams: gauge!("cardea_hold_streams", "state" => "connected"),
             streams_lost: gauge!("cardea_hold_streams", "state" => "lost"),
             polled: gauge!("cardea_holds_polled"),
@@ -124,6 +127,7 @@ impl HoldMetrics {
 
     pub(super) fn describe() {
         describe_gauge!("cardea_holds", Unit::Count, "Attempts that enforcement points hold");
+        describe_gauge!("cardea_holds_bytes", Unit::Bytes, "What the held attempts took on the wire");
         describe_gauge!(
             "cardea_hold_streams",
             Unit::Count,
