@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod doors;
+pub mod holds;
 pub mod http;
 pub mod ledger;
 pub mod limits;

@@ -311,3 +311,71 @@ pub const STATE_SWEEP_ROWS: usize = 10_000;
 /// Between two snapshots of what sessions did, and two steps of dropping what is over. That much of behaviour is lost when
 /// the process is killed.
 pub const STATE_KEEPING_INTERVAL: Duration = Duration::from_secs(30);
+
+// --- holds ---------------------------------------------------------------------------------------------
+
+/// Holds of one node. A hold takes about 1 KiB with its attempt and its places in the index, so 1 GiB in all.
+pub const HOLDS_MAX: usize = 1_000_000;
+
+/// Holds of one stream: a gateway with as many long connections as a process has ports, four times over.
+pub const HOLDS_PER_STREAM_MAX: usize = 262_144;
+
+/// Bytes that the attempts of all holds take on the wire, where a typical one takes 300. In memory it is a few times as much.
+pub const HOLDS_BYTES_MAX: u64 = 1 << 30;
+
+/// Bytes of one held attempt on the wire: ids at their limit and some context. A larger one can be asked about each time.
+pub const HOLD_ATTEMPT_BYTES_MAX: u64 = 16 * 1024;
+
+/// Wait for the first message of a stream, as for a handshake.
+pub const HOLD_OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Streams of one node, lost ones included. Enforcement points open one each, ours one for each process.
+pub const HOLD_STREAMS_MAX: usize = 4096;
+
+/// Messages of all streams that wait for the thread of the holds; a stream waits with its next one while there is no place.
+pub const HOLD_REQUESTS_MAX: usize = 1024;
+
+/// Attempts or hold ids in one message, as in a batch of decisions.
+pub const HOLD_MESSAGE_MAX: usize = BATCH_ATTEMPTS_MAX;
+
+/// Answers that wait on one stream. At some 700 bytes each 6 MiB; a change of one principal reaches fewer holds of one
+/// enforcement point, and a reader that is 8,192 answers late had better begin anew.
+pub const HOLD_OUTBOX_MAX: usize = 8192;
+
+/// Answers in one message of ours: about 180 KiB, so that the first of many is on its way soon.
+pub const HOLD_BATCH_MAX: usize = 256;
+
+/// For how long the holds of a lost stream are kept: a restart of an enforcement point or a failover of a network takes
+/// less, and nobody acts on their answers meanwhile.
+pub const HOLD_RESUME: Duration = Duration::from_secs(30);
+
+/// How long answers may be acted on without a stream, where the bundle does not say.
+pub const HOLD_LOSS_MAX: Duration = Duration::from_secs(5);
+
+/// Something is heard on each stream at least this often.
+pub const HOLD_HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Longest rest of the thread of the holds; after it, lost streams are looked for and the pulse is felt.
+pub const HOLD_ROUND: Duration = Duration::from_millis(100);
+
+/// Holds that are judged between two looks at what changed: at 4 us each half a millisecond, half the budget of a push.
+pub const HOLD_CHUNK: usize = 128;
+
+/// Changes with more dependents than one part that wait to be worked off; beyond it all holds are judged again, once.
+pub const HOLD_BACKLOG_MAX: usize = 64;
+
+/// Holds that are judged again in a second after a change of bundle, at most: 100,000 take half a second, and the thread
+/// rests in between if it is faster, so that decisions find a core.
+pub const HOLD_SWEEP_PER_SECOND: u64 = 200_000;
+
+/// Holds whose next change cannot be calculated are looked at this often.
+pub const HOLD_POLL: Duration = Duration::from_secs(1);
+
+/// Looks at such holds in a second, at most: a fifth of a core. With more of them, each waits longer.
+pub const HOLD_POLLS_PER_SECOND: u64 = 50_000;
+
+/// Longest name of an enforcement point, in bytes; a host name or a SPIFFE id's path.
+pub const HOLD_NAME_BYTES_MAX: usize = 128;
+
+/// Holds in one page of a list.
+pub const HOLD_PAGE_MAX: usize = 1000;

@@ -14,7 +14,7 @@ use crate::bundles::{Bundles, Keeper};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doors::ext_authz::{ExtAuthzConfig, ExtAuthzDoor};
-use crate::doors::{AdminDoor, NativeDoor, ReviewDoor, SessionDoor, SignalDoor, TaskDoor};
+use crate::doors::{AdminDoor, NativeDoor, ReviewDoor, SessionDoor, SignalDoor, TaskDoor, WireHolds};
 use crate::http::Pages;
 use crate::ledger::{self, Ledger};
 use crate::limits;
@@ -171,7 +171,10 @@ impl Service {
         }
         let audit = Arc::clone(pipeline.audit());
         let metrics = Arc::clone(pipeline.metrics());
-        let admin = AdminDoor::new(Arc::clone(&pipeline), bundles);
+        let (holds, watching) = crate::doors::holds(Arc::clone(&pipeline));
+        let until = shutdown.clone();
+        let _watching = supervisor.thread("holds".to_owned(), move || watching.run(&until))?;
+        let admin = AdminDoor::new(holds.clone(), bundles);
         let trust_xfcc = config.ext_authz.trust_xfcc;
         let streams = Arc::new(AuditStreams::new(Arc::clone(&audit)));
         let health = health(Arc::clone(&pipeline), &supervisor).await;
@@ -179,7 +182,7 @@ impl Service {
             listeners,
             threads: config.workers.threads(),
             connections_max: limits::CONNECTIONS_MAX,
-            make: move |_worker| router(&pipeline, &admin, &streams, &health, trust_xfcc),
+            make: move |_worker| router(&holds, &admin, &streams, &health, trust_xfcc),
             shared: Shared { tls, metrics, supervisor },
         };
         let ended = run::until_stopped(parts, &mut deaths).await;
@@ -343,15 +346,15 @@ async fn report(reporter: &tonic_health::server::HealthReporter, pipeline: &Pipe
 }
 
 fn router(
-    pipeline: &Arc<Pipeline>,
+    holds: &WireHolds,
     admin: &AdminDoor,
     streams: &Arc<AuditStreams>,
     health: &HealthServer,
     trust_xfcc: bool,
 ) -> Router {
     let max = limits::GRPC_MESSAGE_BYTES_MAX;
-    let native =
-        v1::decision_service_server::DecisionServiceServer::new(NativeDoor::new(Arc::clone(pipeline)));
+    let pipeline = holds.pipeline();
+    let native = v1::decision_service_server::DecisionServiceServer::new(NativeDoor::new(holds.clone()));
     let sessions =
         v1::session_service_server::SessionServiceServer::new(SessionDoor::new(Arc::clone(pipeline)));
     let signals = v1::signal_service_server::SignalServiceServer::new(SignalDoor::new(Arc::clone(pipeline)));

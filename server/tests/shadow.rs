@@ -187,11 +187,13 @@ impl Node {
         let _ended = supervisor
             .thread("shadow".to_owned(), move || shadowed.0.shadow().run(&shadowed.0, &shadowed.1))
             .unwrap();
-        let admin = AdminDoor::new(Arc::clone(&pipeline), shelf);
+        let (holds, watching) = cardea_server::doors::holds(Arc::clone(&pipeline));
+        let until = shutdown.clone();
+        let _ended = supervisor.thread("holds".to_owned(), move || watching.run(&until)).unwrap();
+        let admin = AdminDoor::new(holds.clone(), shelf);
         let streams = Arc::new(AuditStreams::new(Arc::clone(pipeline.audit())));
-        let serving = Arc::clone(&pipeline);
         let make = move |_worker| {
-            let native = NativeDoor::new(Arc::clone(&serving));
+            let native = NativeDoor::new(holds.clone());
             let admin = v1::admin_service_server::AdminServiceServer::new(admin.clone());
             Router::builder()
                 .service(v1::decision_service_server::DecisionServiceServer::new(native))

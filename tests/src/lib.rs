@@ -13,6 +13,7 @@ pub mod cardea;
 pub mod certs;
 pub mod clients;
 pub mod envoy;
+pub mod hold;
 pub mod http;
 pub mod nginx;
 pub mod process;

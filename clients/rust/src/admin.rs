@@ -11,8 +11,9 @@ use tonic::Request;
 use crate::v1::activate_request::Which;
 use crate::v1::start_shadow_request::Part;
 use crate::v1::{
-    ActivateRequest, ListRevisionsRequest, PromoteRequest, PromoteResponse, Revision, RollBackRequest,
-    Shadow, ShadowStart, ShadowStatusRequest, StartShadowRequest, StopShadowRequest, shadow_start,
+    ActivateRequest, ListHoldStreamsRequest, ListHoldStreamsResponse, ListRevisionsRequest, PromoteRequest,
+    PromoteResponse, Revision, RollBackRequest, Shadow, ShadowStart, ShadowStatusRequest, StartShadowRequest,
+    StopShadowRequest, shadow_start,
 };
 use crate::{Client, Error};
 
@@ -39,6 +40,18 @@ impl Client {
     pub async fn revisions(&mut self) -> Result<Vec<Revision>, Error> {
         let request = self.patient(ListRevisionsRequest {});
         Ok(self.admin.list_revisions(request).await?.into_inner().revisions)
+    }
+
+    /// The streams of enforcement points that hold allows; of one stream also its holds.
+    ///
+    /// # Errors
+    /// There is no such stream, or the call failed.
+    pub async fn hold_streams(
+        &mut self,
+        request: ListHoldStreamsRequest,
+    ) -> Result<ListHoldStreamsResponse, Error> {
+        let request = self.timed(request);
+        Ok(self.admin.list_hold_streams(request).await?.into_inner())
     }
 
     /// Puts a stored revision in force.

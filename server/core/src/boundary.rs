@@ -63,7 +63,8 @@ pub(crate) fn lease(question: &Question<'_>, facts: &Facts, now: Now) -> Lease {
         lease_ms: 0,
         held_lease_ms: 0,
         on_session: in_session || reads_any(&[Group::Session, Group::Behavior, Group::Task]),
-        on_context: is_given || reads_any(&[Group::Request]),
+        // A grant is for these arguments alone.
+        on_context: is_given || reads_any(&[Group::Request]) || needs.reads(Fact::SessionGrants),
         on_token: attempt.token.is_some() || reads_any(&[Group::Token]),
         stream_loss_max_ms: settings.stream_loss_max_ms,
     };
@@ -161,7 +162,9 @@ impl<'f> Ahead<'f> {
                 self.at(risk.newest_ms().and_then(|newest| exceeds_at(newest, max)));
             }
         }
-        // A grant that ends is told by time as well: its end belongs here, with those of sessions and tokens.
+        for grant in &self.facts.grants {
+            self.at(Some(grant.ends_ms));
+        }
     }
 
     fn times(&mut self, times: &Times, of_hop: &mut OfHop<'_>) {
@@ -173,7 +176,7 @@ impl<'f> Ahead<'f> {
                     self.at(of_hop.risk.and_then(|risk| risk.fades(kinds, self.now)));
                 }
                 Threshold::Window => {
-                    let task = self.session.and_then(|(session, _)| session.task.as_deref());
+                    let task = self.facts.task(self.session.map(|(session, _)| session));
                     let window = task.map(|task| (task.not_before_ms, task.not_after_ms));
                     // One that ends before it starts is never open.
                     let opens =
@@ -233,7 +236,7 @@ impl<'f> Ahead<'f> {
             Fact::SessionIdle => self.session.map(|(_, seen)| Counted::Since(seen)),
             Fact::SessionAuthAge => session?.authenticated_ms.map(Counted::Since),
             Fact::RiskAge => risk?.newest_ms().map(Counted::Since),
-            Fact::TaskRemaining => session?.task.as_ref()?.not_after_ms.map(Counted::Until),
+            Fact::TaskRemaining => self.facts.task(session)?.not_after_ms.map(Counted::Until),
             Fact::TokenAge => token?.issued_ms.map(Counted::Since),
             Fact::TokenExpiresIn => token?.expires_ms.map(Counted::Until),
             Fact::RiskScore
@@ -245,6 +248,7 @@ impl<'f> Ahead<'f> {
             | Fact::SessionDeviceCompliant
             | Fact::SessionNetworks
             | Fact::SessionLabels
+            | Fact::SessionGrants
             | Fact::RiskLevel
             | Fact::RiskReasons
             | Fact::BehaviorKnown

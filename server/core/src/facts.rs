@@ -257,7 +257,9 @@ impl Facts {
         self.heard.iter().find(|(name, _)| name == source).map(|(_, at)| *at)
     }
 
-    fn task<'f>(&'f self, session: Option<&'f Session>) -> Option<&'f Task> {
+    /// The task that the attempt belongs to, as it stands.
+    #[must_use]
+    pub fn task<'f>(&'f self, session: Option<&'f Session>) -> Option<&'f Task> {
         match &self.task {
             TaskFacts::OfSession => session.and_then(|session| session.task.as_deref()),
             TaskFacts::Approved(task, _) => Some(task),

@@ -45,6 +45,8 @@ pub struct Filter {
     pub door: Option<SmolStr>,
     /// Records of one of these kinds; empty: any record.
     pub kinds: Vec<v1::RecordKind>,
+    /// No decisions but those that a hold was told because something changed.
+    pub changes: bool,
 }
 
 /// A filter that names something unknown.
@@ -218,7 +220,10 @@ impl Cursor {
 impl Filter {
     fn passes(&self, record: &Record) -> bool {
         let kind_passes = self.kinds.is_empty() || self.kinds.contains(&record.body.kind());
-        kind_passes && self.passes_as_decision(&record.body) && self.passes_principal(&record.body)
+        kind_passes
+            && (!self.changes || is_change(&record.body))
+            && self.passes_as_decision(&record.body)
+            && self.passes_principal(&record.body)
     }
 
     fn passes_as_decision(&self, body: &Body) -> bool {
@@ -245,6 +250,15 @@ impl Filter {
     }
 }
 
+/// Whether a record tells of a change, and not of an attempt that somebody made.
+fn is_change(body: &Body) -> bool {
+    match body {
+        Body::Decision(decision) => decision.hold.as_ref().is_some_and(|hold| hold.cause.is_some()),
+        Body::Shadow(_) => false,
+        Body::Signal(_) | Body::Session(_) | Body::Bundle(_) | Body::Gap(_) => true,
+    }
+}
+
 impl TryFrom<v1::RecordFilter> for Filter {
     type Error = BadFilter;
 
@@ -256,6 +270,7 @@ impl TryFrom<v1::RecordFilter> for Filter {
                 .map(|principal| Entity { type_name: principal.r#type.into(), id: principal.id.into() }),
             action: Some(filter.action).filter(|action| !action.is_empty()).map(Into::into),
             door: Some(filter.door).filter(|door| !door.is_empty()).map(Into::into),
+            changes: filter.changes,
             ..Self::default()
         };
         for value in filter.decisions {

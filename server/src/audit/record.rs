@@ -5,6 +5,7 @@
 //! Strings are `SmolStr`, so that a record is made from shared names without copying them.
 //! Never does: masking (that happens before a record is made) and reading the clock (times come with the entry).
 
+mod hold;
 mod shadow;
 mod work;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::Serialize
 use smol_str::SmolStr;
 
 use super::text;
+pub use hold::{HoldCause, HoldRecord};
 pub use shadow::{ShadowAnswer, ShadowRecord};
 pub use work::{ReviewRecord, TaskRecord};
 
@@ -135,6 +137,9 @@ pub struct DecisionRecord {
     /// What it takes to judge the attempt again; only where the configuration asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<Box<Replay>>,
+    /// Door `hold`: which hold it was told to, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Box<HoldRecord>>,
 }
 
 /// What it takes to judge an attempt again; fields as in `cardea.v1.Replay`.

@@ -46,16 +46,16 @@ pub(super) mod time {
 }
 
 macro_rules! name_of_wire_enum {
-    ($module:ident, $type:ident, $prefix:literal, $what:literal) => {
+    ($module:ident, $($path:ident)::*, $prefix:literal, $what:literal) => {
         pub(super) mod $module {
             use std::borrow::Cow;
 
-            use cardea_proto::v1::$type;
+            use cardea_proto::v1::$($path)::* as Named;
             use serde::{Deserialize as _, Deserializer, Serializer, de};
             use smol_str::SmolStr;
 
             pub(in crate::audit) fn serialize<S: Serializer>(
-                value: &$type,
+                value: &Named,
                 serializer: S,
             ) -> Result<S::Ok, S::Error> {
                 let name = value.as_str_name();
@@ -66,10 +66,10 @@ macro_rules! name_of_wire_enum {
 
             pub(in crate::audit) fn deserialize<'de, D: Deserializer<'de>>(
                 deserializer: D,
-            ) -> Result<$type, D::Error> {
+            ) -> Result<Named, D::Error> {
                 let text = Cow::<'de, str>::deserialize(deserializer)?;
                 let name = format!(concat!($prefix, "{}"), text.to_ascii_uppercase());
-                $type::from_str_name(&name)
+                Named::from_str_name(&name)
                     .ok_or_else(|| de::Error::custom(format_args!(concat!("unknown ", $what, " `{}`"), text)))
             }
         }
@@ -79,3 +79,4 @@ macro_rules! name_of_wire_enum {
 name_of_wire_enum!(decision, Decision, "DECISION_", "decision");
 name_of_wire_enum!(reason_code, ReasonCode, "REASON_CODE_", "reason code");
 name_of_wire_enum!(shadow_effect, ShadowEffect, "SHADOW_EFFECT_", "effect of a shadow");
+name_of_wire_enum!(hold_cause, hold_cause::Kind, "KIND_", "cause of a hold's answer");

@@ -6,8 +6,9 @@
 use cardea_proto::v1;
 
 use super::record::{
-    Basis, Body, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HopVerdict, Reason,
-    Record, Replay, ReplayFact, SessionRecord, ShadowAnswer, ShadowRecord, SignalRecord, Value,
+    Basis, Body, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HoldCause, HoldRecord,
+    HopVerdict, Reason, Record, Replay, ReplayFact, SessionRecord, ShadowAnswer, ShadowRecord, SignalRecord,
+    Value,
 };
 
 impl From<Record> for v1::Record {
@@ -51,6 +52,29 @@ impl From<DecisionRecord> for v1::DecisionRecord {
             severity: record.severity.into(),
             attempt_id: record.attempt_id.into(),
             replay: record.replay.map(|replay| (*replay).into()),
+            hold: record.hold.map(|hold| (*hold).into()),
+        }
+    }
+}
+
+impl From<HoldRecord> for v1::HoldRecord {
+    fn from(record: HoldRecord) -> Self {
+        Self {
+            enforcement_point: record.enforcement_point.into(),
+            hold_id: record.hold_id,
+            cause: record.cause.map(Into::into),
+            before: record.before.into(),
+        }
+    }
+}
+
+impl From<HoldCause> for v1::HoldCause {
+    fn from(cause: HoldCause) -> Self {
+        Self {
+            kind: cause.kind.into(),
+            name: cause.name.into(),
+            change: cause.change.into(),
+            state_version: cause.state_version,
         }
     }
 }

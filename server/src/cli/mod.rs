@@ -4,9 +4,11 @@ mod bundle;
 pub mod demo;
 mod drawn;
 mod eval;
+mod hold;
 mod review;
 mod serve;
 mod task;
+mod watch;
 mod words;
 
 use std::path::PathBuf;
@@ -51,6 +53,13 @@ enum Command {
     /// See what waits for an approval on a running node, and decide about it.
     #[command(subcommand)]
     Review(review::ReviewCommand),
+    /// Look at the allows that enforcement points hold.
+    #[command(subcommand)]
+    Hold(hold::HoldCommand),
+    /// Show what changes on a node as it happens: answers that are taken back, sessions, signals, bundles.
+    ///
+    /// Follows the audit stream until Ctrl-C. Exit code 0: interrupted; 2: could not run, or the node ended the stream.
+    Watch(watch::WatchArgs),
     /// Evaluate requests against Cedar policies, one JSON line each.
     ///
     /// Reads one request per line, `{"principal":P,"action":A,"resource":R,"context":{…}}`, with P, A and R either
@@ -158,6 +167,8 @@ pub fn run() -> ExitCode {
         Command::Bundle(command) => bundle::run(&command),
         Command::Task(command) => task::run(&command),
         Command::Review(command) => review::run(&command),
+        Command::Hold(command) => hold::run(&command),
+        Command::Watch(args) => watch::run(&args),
         Command::Eval(args) => eval::run(&args),
     }
 }

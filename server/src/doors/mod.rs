@@ -4,6 +4,7 @@
 
 mod admin;
 pub mod ext_authz;
+mod hold;
 mod native;
 mod reviews;
 mod sessions;
@@ -12,6 +13,8 @@ mod tasks;
 mod wire;
 
 pub use admin::AdminDoor;
+pub(crate) use hold::cause_record as hold_cause_record;
+pub use hold::{WireHolds, holds};
 pub use native::NativeDoor;
 pub use reviews::ReviewDoor;
 pub use sessions::SessionDoor;

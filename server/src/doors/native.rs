@@ -15,23 +15,27 @@ use futures_util::stream::BoxStream;
 use smallvec::SmallVec;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::hold::{self, HoldStream, WireHolds};
 use super::wire;
 use crate::limits;
 use crate::pipeline::{Door, Pipeline, Refused, Seen};
 
 /// The service.
 #[derive(Clone, Debug)]
-pub struct NativeDoor(Arc<Pipeline>);
+pub struct NativeDoor {
+    pipeline: Arc<Pipeline>,
+    holds: WireHolds,
+}
 
 impl NativeDoor {
-    /// In front of this pipeline.
+    /// In front of the pipeline of these holds.
     #[must_use]
-    pub fn new(pipeline: Arc<Pipeline>) -> Self {
-        Self(pipeline)
+    pub fn new(holds: WireHolds) -> Self {
+        Self { pipeline: Arc::clone(holds.pipeline()), holds }
     }
 
     fn judge(&self, attempt: &v1::Attempt) -> v1::Verdict {
-        self.0.judge(
+        self.pipeline.judge(
             Door::Grpc,
             |snapshot| {
                 read(attempt, snapshot).map_err(|fault| Box::new(Refused { fault, seen: seen(attempt) }))
@@ -86,6 +90,15 @@ impl DecisionService for NativeDoor {
         });
         Ok(Response::new(answers.boxed()))
     }
+
+    type HoldStream = HoldStream;
+
+    async fn hold(
+        &self,
+        request: Request<Streaming<v1::HoldRequest>>,
+    ) -> Result<Response<Self::HoldStream>, Status> {
+        hold::serve(&self.holds, request).await
+    }
 }
 
 pub(crate) fn read(attempt: &v1::Attempt, snapshot: &Snapshot) -> Result<Attempt, NotAnAttempt> {
@@ -110,7 +123,7 @@ pub(crate) fn read(attempt: &v1::Attempt, snapshot: &Snapshot) -> Result<Attempt
     Attempt::new(snapshot, parts)
 }
 
-fn seen(attempt: &v1::Attempt) -> Seen {
+pub(super) fn seen(attempt: &v1::Attempt) -> Seen {
     Seen {
         principal: Seen::reference(wire::pair(attempt.principal.as_ref())),
         action: Seen::reference(wire::pair(attempt.action.as_ref())),

@@ -42,7 +42,7 @@ const LATENCY_NS: &[u64] = &[
 /// Upper bounds of the candidate buckets, in policies.
 const CANDIDATES: &[u64] = &[0, 1, 2, 3, 5, 10, 20, 50, 100, 1_000];
 
-const NS_PER_SECOND: f64 = 1e9;
+pub(super) const NS_PER_SECOND: f64 = 1e9;
 
 /// Label of every action that has none of its own.
 const OTHER: &str = "other";
@@ -223,7 +223,7 @@ fn my_shard(shards: usize) -> usize {
     MINE.with(ThreadCell::get) % shards
 }
 
-fn write_histogram(
+pub(super) fn write_histogram(
     text: &mut String,
     name: &str,
     label: &str,

@@ -9,6 +9,7 @@
 
 mod decisions;
 mod histogram;
+mod holds;
 mod reviews;
 mod shadow;
 
@@ -17,6 +18,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use decisions::{ActionLabel, ActionLabels, Cell, Decisions, Labels};
 pub use reviews::ReviewMetrics;
+pub use holds::{Forgets, HoldMetrics, Pushed};
 pub use shadow::ShadowMetrics;
 
 /// Result label of what either took effect or was refused.
@@ -109,6 +111,8 @@ pub struct Metrics {
     pub shadow: ShadowMetrics,
     /// What becomes of step-ups that ask for an approval.
     pub reviews: ReviewMetrics,
+    /// What holds do.
+    pub holds: HoldMetrics,
     /// Panics caught; each is a bug.
     pub panics: Counter,
     prometheus: PrometheusHandle,
@@ -133,6 +137,8 @@ impl Metrics {
         self.prometheus.run_upkeep();
         let mut text = self.prometheus.render();
         self.decisions.render(&mut text);
+        // Writing into a string cannot fail.
+        let _written = self.holds.render(&mut text);
         text
     }
 
@@ -183,6 +189,7 @@ impl Metrics {
             tls_not_after: gauge!("cardea_tls_not_after_timestamp_seconds"),
             shadow: ShadowMetrics::register(),
             reviews: ReviewMetrics::register(),
+            holds: HoldMetrics::register(),
             panics: counter!("cardea_panics_total"),
             prometheus,
         }
@@ -242,6 +249,7 @@ fn describe() {
     describe_counter!("cardea_panics_total", Unit::Count, "Panics caught; each is a bug");
     ShadowMetrics::describe();
     ReviewMetrics::describe();
+    HoldMetrics::describe();
 }
 
 #[cfg(test)]

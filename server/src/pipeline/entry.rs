@@ -60,11 +60,13 @@ pub(super) struct Decided {
     /// For a replayable record: what was known, and when.
     pub(super) facts: Option<(Facts, Now)>,
     pub(super) elapsed_ns: u64,
+    /// For door `hold`.
+    pub(super) hold: Option<Box<record::HoldRecord>>,
 }
 
 impl IntoBody for Decided {
     fn into_body(self: Box<Self>) -> Body {
-        let Self { id, door, snapshot, attempt, seen, verdict, state_version, ages, facts, elapsed_ns } =
+        let Self { id, door, snapshot, attempt, seen, verdict, state_version, ages, facts, elapsed_ns, hold } =
             *self;
         let replay = facts
             .zip(attempt.as_ref().zip(snapshot.as_deref()))
@@ -129,6 +131,7 @@ impl IntoBody for Decided {
                 .find_map(|at| snapshot?.policy(*at)?.severity.clone())
                 .unwrap_or_default(),
             replay,
+            hold,
         })
     }
 }

@@ -6,6 +6,7 @@
 //! Never does: awaiting, network reads, retries, logging of identities.
 
 mod entry;
+mod hold;
 mod outcomes;
 
 use std::sync::Arc;
@@ -25,10 +26,11 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::audit::record::{Body, SessionRecord};
+use crate::audit::record::{Body, HoldRecord, SessionRecord};
 use crate::audit::{Audit, Place};
 use crate::clock::Clock;
 use crate::config::WhenStale;
+use crate::holds::Bell;
 use crate::metrics::{ActionLabels, Cell, Labels, Metrics};
 use crate::reviews::{Desk, Named};
 use crate::shadow::{Occasion, Sample, Shadow};
@@ -36,6 +38,7 @@ use crate::state::{Learned, State};
 
 pub use entry::{Seen, entity};
 pub(crate) use entry::{reason_text, reason_words, recorded, unrecorded};
+pub(crate) use hold::{Reconsidered, Telling};
 
 /// Where attempts come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +47,13 @@ pub enum Door {
     Grpc,
     /// Envoy external authorization.
     ExtAuthz,
+    /// Holds: allows that are watched over.
+    Hold,
 }
 
 impl Door {
     /// Names, in the order of the variants; for records and metrics.
-    pub const NAMES: [&'static str; 2] = ["grpc", "ext_authz"];
+    pub const NAMES: [&'static str; 3] = ["grpc", "ext_authz", "hold"];
 
     /// Its name.
     #[must_use]
@@ -56,6 +61,7 @@ impl Door {
         match self {
             Self::Grpc => "grpc",
             Self::ExtAuthz => "ext_authz",
+            Self::Hold => "hold",
         }
     }
 }
@@ -81,6 +87,8 @@ pub struct Pipeline {
     when_stale: WhenStale,
     shadow: Shadow,
     reviews: Desk,
+    /// Rings for the holds when another snapshot comes into force.
+    bell: Arc<Bell>,
 }
 
 /// A door could not make an attempt of what it was sent; what it saw goes into the record.
@@ -129,7 +137,19 @@ impl Pipeline {
         let actions = ArcSwap::from_pointee((0, ActionLabels::default()));
         let shadow = Shadow::new(Arc::clone(&metrics));
         let reviews = Desk::new(metrics.reviews.clone());
-        Self { policy, state, audit, metrics, clock, replayable: false, actions, when_stale, shadow, reviews }
+        Self {
+            policy,
+            state,
+            audit,
+            metrics,
+            clock,
+            replayable: false,
+            actions,
+            when_stale,
+            shadow,
+            reviews,
+            bell: Arc::default(),
+        }
     }
 
     /// Whether records hold what it takes to judge the attempt again: the request and every fact that a candidate
@@ -158,7 +178,7 @@ impl Pipeline {
         let current = self.policy.snapshot();
         let (made, seen) = match &current {
             None => (Err(Verdict::deny(ReasonCode::NoPolicy)), Seen::default()),
-            Some(snapshot) if self.when_stale == WhenStale::Deny && snapshot.is_stale(now.wall_ms) => {
+            Some(snapshot) if self.is_too_stale(snapshot, now) => {
                 (Err(Verdict::deny(ReasonCode::PolicyStale)), Seen::default())
             }
             Some(snapshot) => match attempt(snapshot) {
@@ -182,13 +202,27 @@ impl Pipeline {
                 if sampled {
                     self.shadow.count_unread();
                 }
-                (verdict, Basis { state_version: self.state.version(), ..Basis::default() }, None)
+                (verdict, self.no_facts(), None)
             }
             (Ok(_), None) => (Verdict::deny(ReasonCode::NoPolicy), Basis::default(), None),
         };
         let elapsed_ns = self.clock.mono_ns().saturating_sub(now.mono_ns);
-        self.count(door, current.as_deref(), attempt.as_ref(), &verdict, elapsed_ns);
-        let reviews = match (&current, &attempt) {
+        let given =
+            Given { id, door, snapshot: current, attempt, seen, verdict, basis, elapsed_ns, hold: None };
+        self.give_out(place, given, now, answer)
+    }
+
+    /// Counts a verdict, puts it into the door's words, and fills the place of its record.
+    fn give_out<R>(
+        &self,
+        place: Option<Place<'_>>,
+        given: Given,
+        now: Now,
+        answer: impl FnOnce(&Judgement<'_>) -> R,
+    ) -> R {
+        let Given { id, door, snapshot, attempt, seen, verdict, basis, elapsed_ns, hold } = given;
+        self.count(door, snapshot.as_deref(), attempt.as_ref(), &verdict, elapsed_ns);
+        let reviews = match (&snapshot, &attempt) {
             (Some(snapshot), Some(attempt)) => {
                 self.reviews.ask(snapshot, attempt, &verdict, id, &self.state, now)
             }
@@ -196,7 +230,7 @@ impl Pipeline {
         };
         let said = answer(&Judgement {
             id,
-            snapshot: current.as_deref(),
+            snapshot: snapshot.as_deref(),
             attempt: attempt.as_ref(),
             verdict: &verdict,
             state_version: basis.state_version,
@@ -209,7 +243,7 @@ impl Pipeline {
             let entry = entry::Decided {
                 id,
                 door,
-                snapshot: current,
+                snapshot,
                 attempt,
                 seen,
                 verdict,
@@ -217,6 +251,7 @@ impl Pipeline {
                 ages,
                 facts,
                 elapsed_ns,
+                hold,
             };
             place.fill(wall_ms(now), Box::new(entry));
         } else {
@@ -224,6 +259,16 @@ impl Pipeline {
             self.metrics.audit_gaps.increment(1);
         }
         said
+    }
+
+    /// Whether the bundle is past its end and must not be asked any more.
+    fn is_too_stale(&self, snapshot: &Snapshot, now: Now) -> bool {
+        self.when_stale == WhenStale::Deny && snapshot.is_stale(now.wall_ms)
+    }
+
+    /// The basis of a verdict for which nothing was looked up.
+    fn no_facts(&self) -> Basis {
+        Basis { state_version: self.state.version(), ..Basis::default() }
     }
 
     fn decide(
@@ -235,7 +280,13 @@ impl Pipeline {
     ) -> (Verdict, Basis, Facts) {
         let question = Question::new(snapshot, attempt);
         let also = if sampled { Needs::every() } else { Needs::default() };
-        let Weighed { verdict, facts, learned } = weigh(&self.state, &question, also, now);
+        let weighed = weigh(&self.state, &question, also, now);
+        self.based(&question, weighed, now)
+    }
+
+    /// Records what was learned, and tells what the verdict rests on.
+    fn based(&self, question: &Question<'_>, weighed: Weighed, now: Now) -> (Verdict, Basis, Facts) {
+        let Weighed { verdict, facts, learned } = weighed;
         if let Some(Learned { session, version, change }) = learned {
             let change = SessionRecord {
                 session_id: session.id.clone(),
@@ -246,7 +297,7 @@ impl Pipeline {
             };
             self.record(Body::Session(change), now);
         }
-        let basis = Basis::of(&question, &facts, now);
+        let basis = Basis::of(question, &facts, now);
         let replay = self.replayable.then(|| (facts.clone(), now));
         (verdict, Basis { facts: replay, ..basis }, facts)
     }
@@ -327,6 +378,13 @@ impl Pipeline {
         let names: Vec<String> = snapshot.actions().iter().map(|action| action.uid.id().to_owned()).collect();
         let labels = self.metrics.decisions.label_actions(names.iter().map(String::as_str));
         self.actions.store(Arc::new((snapshot.settings().revision, labels)));
+        self.bell.ring();
+    }
+
+    /// Wakes the thread of the holds.
+    #[must_use]
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.bell
     }
 
     /// The time.
@@ -395,17 +453,38 @@ pub(crate) struct Weighed {
 /// Gathers, decides and notes one attempt in its session's behaviour: the one path, for callers and for scenarios.
 #[inline]
 pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
+    let weighed = weigh_unnoted(state, question, also, now);
+    // What was disqualified neither keeps a session awake nor counts against its owner.
+    if weighed.verdict.policy_was_asked() {
+        state.note(question.attempt(), weighed.verdict.decision(), now);
+    }
+    weighed
+}
+
+/// As [`weigh`], for an attempt that is not made now: somebody only wants to know what it would come to.
+#[inline]
+fn weigh_unnoted(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
     let (facts, learned) = state.gather(question, also, now);
     let verdict = decide(question, &facts, now);
-    // What was disqualified neither keeps a session awake nor counts against its owner.
-    if verdict.policy_was_asked() {
-        state.note(question.attempt(), verdict.decision(), now);
-    }
     Weighed { verdict, facts, learned }
 }
 
-#[derive(Default)]
-struct Basis {
+/// A verdict on its way out.
+struct Given {
+    id: Uuid,
+    door: Door,
+    snapshot: Option<Arc<Snapshot>>,
+    attempt: Option<Attempt>,
+    seen: Seen,
+    verdict: Verdict,
+    basis: Basis,
+    elapsed_ns: u64,
+    hold: Option<Box<HoldRecord>>,
+}
+
+/// What a verdict rests on.
+#[derive(Debug, Default)]
+pub(crate) struct Basis {
     state_version: u64,
     ages: Ages,
     risk: Option<u8>,

@@ -498,6 +498,18 @@ impl State {
         delegation::above(session, now, find, is_over)
     }
 
+    /// The sessions above one, the nearest first, as far as they can be read.
+    pub(crate) fn ancestors(&self, session: &Session) -> Vec<Arc<Session>> {
+        let mut found: Vec<Arc<Session>> = Vec::new();
+        let mut link = session.parent.clone();
+        while let Some(parent) = link.filter(|_| found.len() < usize::from(delegation::DEPTH_MAX)) {
+            let Some((above, _)) = self.session(&parent.id).ok().flatten() else { break };
+            link = above.parent.clone();
+            found.push(above);
+        }
+        found
+    }
+
     /// Whether all of its principal's or its tenant's sessions were ended since it was opened.
     fn is_cut(&self, session: &Session) -> bool {
         let own = self.subjects.get(&session.principal).and_then(|subject| subject.cutoff_ms);

@@ -8,8 +8,9 @@ use smol_str::SmolStr;
 
 use super::*;
 use crate::audit::record::{
-    Basis, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HopVerdict, LINE_BYTES_MAX,
-    Reason, Replay, ReplayFact, ReviewRecord, ShadowAnswer, ShadowRecord, SignalRecord, TaskRecord,
+    Basis, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HoldCause, HoldRecord,
+    HopVerdict, LINE_BYTES_MAX, Reason, Replay, ReplayFact, ReviewRecord, ShadowAnswer, ShadowRecord,
+    SignalRecord, TaskRecord,
     VALUE_DEPTH_MAX, Value,
 };
 
@@ -83,15 +84,27 @@ prop_compose! {
         (determining_policies, policy_errors) in (vec(text(), 0..3), vec(text(), 0..3)),
         (step_up, obligations) in (vec(text(), 0..3), vec(text(), 0..3)),
         (delegation, reasons, hops) in (vec(entity(), 0..3), vec(reason(), 0..3), vec(hop(), 0..3)),
-        (severity, replay) in (text(), option::of(replay())),
+        (severity, replay, hold) in (text(), option::of(replay()), option::of(hold())),
         (evidence, basis) in (vec(evidence(), 0..3), option::of(basis())),
         (decision, latency_ns) in (answer(), any::<u64>()),
     ) -> DecisionRecord {
         DecisionRecord {
             decision_id, attempt_id, door, session_id, principal, action, resource, determining_policies,
             policy_errors, step_up, obligations, delegation, reasons, hops, evidence, basis, decision, latency_ns,
-            severity, replay,
+            severity, replay, hold,
         }
+    }
+}
+
+prop_compose! {
+    fn hold()(
+        (enforcement_point, hold_id, before) in (text(), any::<u64>(), answer()),
+        (name, change, state_version) in (text(), text(), any::<u64>()),
+        is_first in any::<bool>(),
+    ) -> Box<HoldRecord> {
+        let cause = HoldCause { kind: v1::hold_cause::Kind::Session, name, change, state_version };
+        let (cause, before) = if is_first { (None, v1::Decision::Unspecified) } else { (Some(cause), before) };
+        Box::new(HoldRecord { enforcement_point, hold_id, cause, before })
     }
 }
 
@@ -216,6 +229,7 @@ fn example() -> Record {
             hops: vec![],
             severity: SmolStr::default(),
             replay: None,
+            hold: None,
         }),
     }
 }

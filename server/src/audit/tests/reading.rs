@@ -160,6 +160,7 @@ fn decision(answer: v1::Decision, principal: &str, action: &str, door: &str) -> 
         hops: vec![],
         severity: "".into(),
         replay: None,
+        hold: None,
     })
 }
 

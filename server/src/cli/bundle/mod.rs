@@ -11,7 +11,7 @@ mod keygen;
 mod list;
 mod matrix;
 mod network;
-pub(super) mod node;
+pub(in crate::cli) mod node;
 mod output;
 mod promote;
 mod pull;

@@ -4,6 +4,7 @@
 //! time; [`limits::REASON_BYTES_MAX`] for a reason, [`limits::REFUSAL_BYTES_MAX`] for the message of a refusal.
 //! Never does: verifying, keeping or swapping bundles; that is for whoever implements [`Revisions`].
 
+mod held;
 mod message;
 mod upload;
 
@@ -15,6 +16,7 @@ use smol_str::SmolStr;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::hold::WireHolds;
 use super::wire;
 use crate::audit::WhenFull;
 use crate::bundle_admin::{Asked, Change, Kept, Refusal, Revisions, Source, record};
@@ -29,15 +31,17 @@ pub struct AdminDoor {
     pipeline: Arc<Pipeline>,
     revisions: Arc<dyn Revisions>,
     uploads: Arc<Semaphore>,
+    holds: WireHolds,
     started_ms: i64,
 }
 
 impl AdminDoor {
-    /// Tells of this pipeline and its bundles.
+    /// Tells of the pipeline of these holds, and its bundles.
     #[must_use]
-    pub fn new(pipeline: Arc<Pipeline>, revisions: Arc<dyn Revisions>) -> Self {
+    pub fn new(holds: WireHolds, revisions: Arc<dyn Revisions>) -> Self {
+        let pipeline = Arc::clone(holds.pipeline());
         let started_ms = pipeline.now().wall_ms;
-        Self { pipeline, revisions, uploads: Arc::new(Semaphore::new(1)), started_ms }
+        Self { pipeline, revisions, uploads: Arc::new(Semaphore::new(1)), holds, started_ms }
     }
 
     /// Runs what may read files, compile, or drop a whole bundle.
@@ -288,6 +292,16 @@ impl AdminService for AdminDoor {
         let expected = checked_digest(&request.get_ref().expected_digest)?;
         let answer = self.aside(move |this| this.promote(&expected, &asked)).await?;
         Ok(Response::new(answer))
+    }
+
+    async fn list_hold_streams(
+        &self,
+        request: Request<v1::ListHoldStreamsRequest>,
+    ) -> Result<Response<v1::ListHoldStreamsResponse>, Status> {
+        let listing = held::listing(request.get_ref())?;
+        let listed = self.holds.list(listing).await;
+        let streams = listed.map_err(|stopping| Status::unavailable(stopping.to_string()))?;
+        held::response(listing, &streams).map(Response::new)
     }
 }
 
