@@ -15,6 +15,7 @@ use serde_json::{Map, Value};
 use smol_str::SmolStr;
 
 pub use self::kind::{EventType, Family};
+pub(crate) use self::read::seconds;
 use super::subject::{Simple, Subject};
 
 /// Longest text in an event, in bytes: a user agent or a reason in words.

@@ -6,4 +6,9 @@
 
 pub mod event;
 pub mod json;
+pub mod jwk;
+pub mod set;
 pub mod subject;
+
+#[cfg(test)]
+pub(crate) mod testing;

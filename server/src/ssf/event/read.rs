@@ -182,7 +182,7 @@ pub(crate) fn seconds(value: &Value) -> Option<i64> {
 
 /// Unix milliseconds as the number that [`seconds`] reads back.
 #[expect(clippy::cast_precision_loss, reason = "a time of this side of the year 9999 has 48 bits")]
-pub(crate) fn of_ms(ms: i64) -> Value {
+fn of_ms(ms: i64) -> Value {
     if ms % 1000 == 0 {
         return (ms / 1000).into();
     }
