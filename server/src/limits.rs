@@ -280,3 +280,42 @@ pub const LEDGER_RETRY: Duration = Duration::from_secs(1);
 
 /// Pages of the state's file in memory, in bytes; the operating system keeps more.
 pub const LEDGER_CACHE_BYTES: usize = 32 << 20;
+
+// --- shared signals in ---------------------------------------------------------------------------------
+
+/// Time for a whole answer of a transmitter, once it has begun: a full poll of 4 MiB at 2 Mbit/s.
+pub const SSF_ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Longest life of a token that is used again: the CAEP interoperability profile allows an hour at most.
+pub const SSF_TOKEN_LIFE_MAX: Duration = Duration::from_secs(3600);
+
+/// How long before its end a token is no longer used: an answer under way must not outlive it.
+pub const SSF_TOKEN_MARGIN: Duration = Duration::from_secs(60);
+
+/// Between two looks at an issuer's keys. A withdrawn key counts for so long; an issuer sees six looks an hour.
+pub const SSF_KEYS_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Rest between two looks at the keys for tokens that name an unknown one: whoever makes up names of keys causes six
+/// small requests a minute at most.
+pub const SSF_KEYS_REST: Duration = Duration::from_secs(10);
+
+/// Tokens that wait for the same look at the keys. The rest is told to come again later.
+pub const SSF_KEYS_WAITING_MAX: usize = 16;
+
+/// Time for a look at the keys, metadata included: transmitters wait for their answer meanwhile.
+pub const SSF_KEYS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long keys count whose issuer cannot be reached: a day's outage does not stop revocations.
+pub const SSF_KEYS_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// Transmitters that are listened to: identity providers, device managers and vendors of one organisation.
+pub const SSF_RECEIVERS_MAX: usize = 64;
+
+/// Longest name of a receiver, in bytes: it is a label of metrics.
+pub const SSF_NAME_BYTES_MAX: usize = 64;
+
+/// Rules for the subjects of one transmitter: some for each format and member.
+pub const SSF_RULES_MAX: usize = 64;
+
+/// `max_age_h`, in hours: from a transmitter that never repeats to one that was cut off for a month.
+pub const SSF_MAX_AGE_H_RANGE: RangeInclusive<u64> = 1..=720;
