@@ -19,7 +19,7 @@ use crate::ssf::address::Address;
 use crate::ssf::event::EventType;
 use crate::ssf::receive::Login;
 use crate::ssf::receive::options::{
-    ClaimsChange, Delivery, Place, Receiver, RiskScale, Rule, Stream, Template, issuer_member,
+    Care, ClaimsChange, Delivery, Place, Receiver, RiskScale, Rule, Stream, Template, issuer_member,
 };
 
 const RECEIVER: &[&str] = &[
@@ -31,7 +31,7 @@ const RECEIVER: &[&str] = &[
     "delivery",
     "authorization_file",
     "poll_endpoint",
-    "manage",
+    "stream",
     "events",
     "endpoint_url",
     "token_file",
@@ -65,6 +65,14 @@ enum To {
     Tenant,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caring {
+    Others,
+    Keep,
+    Delete,
+}
+
+const CARES: &[(&str, Caring)] = &[("others", Caring::Others), ("keep", Caring::Keep), ("delete", Caring::Delete)];
 const WAYS: &[(&str, Way)] = &[("push", Way::Push), ("poll", Way::Poll)];
 const TOS: &[(&str, To)] =
     &[("entity", To::Entity), ("session", To::Session), ("device", To::Device), ("tenant", To::Tenant)];
@@ -156,12 +164,8 @@ fn receiver(
     let delivery = delivery(&mut section, base);
     let login = login(&mut section, base);
     let stream = stream(&mut section, &delivery);
-    if matches!(delivery, Delivery::Poll { endpoint: None }) && stream.is_none() {
-        section.fault(
-            "poll_endpoint",
-            "is missing",
-            "say where tokens are fetched, or let the stream be kept with manage = true",
-        );
+    if matches!(delivery, Delivery::Poll { endpoint: None }) && stream == Care::Others {
+        section.fault("poll_endpoint", "is missing", "say where tokens are fetched, or let the stream be kept with stream = \"keep\"");
     }
     let risk = risk(&mut section);
     let rules = issuer.as_ref().map(|issuer| rules(&mut section, issuer.text())).unwrap_or_default();
@@ -231,8 +235,8 @@ fn login(section: &mut Section<'_, '_>, base: &Path) -> Login {
     }
 }
 
-fn stream(section: &mut Section<'_, '_>, delivery: &Delivery) -> Option<Stream> {
-    let manage = section.flag("manage", false);
+fn stream(section: &mut Section<'_, '_>, delivery: &Delivery) -> Care {
+    let care = section.word("stream", Caring::Others, CARES);
     let named = section.texts("events");
     let endpoint_url = section.optional_address("endpoint_url");
     let understood = || EventType::ALL.iter().copied().filter(|kind| !kind.is_of_stream());
@@ -242,23 +246,17 @@ fn stream(section: &mut Section<'_, '_>, delivery: &Delivery) -> Option<Stream> 
             Some(kind) => events.push(kind.uri()),
             None => {
                 let all: Vec<&str> = understood().map(EventType::name).collect();
-                section.fault(
-                    "events",
-                    &format!("names `{name}`, which is no event"),
-                    &format!("name some of {}", all.join(", ")),
-                );
+                let remedy = format!("name some of {}", all.join(", "));
+                section.fault("events", &format!("names `{name}`, which is no event"), &remedy);
             }
         }
     }
-    if !manage {
+    if care == Caring::Others {
         if !named.is_empty() || endpoint_url.is_some() {
-            section.fault(
-                "manage",
-                "is not set",
-                "`events` and `endpoint_url` are for a stream that is kept with manage = true",
-            );
+            let remedy = "`events` and `endpoint_url` are for a stream that is kept with stream = \"keep\"";
+            section.fault("stream", "is not set", remedy);
         }
-        return None;
+        return Care::Others;
     }
     let is_push = matches!(delivery, Delivery::Push { .. });
     if is_push != endpoint_url.is_some() {
@@ -271,7 +269,8 @@ fn stream(section: &mut Section<'_, '_>, delivery: &Delivery) -> Option<Stream> 
     if named.is_empty() {
         events = understood().map(EventType::uri).collect();
     }
-    Some(Stream { events, endpoint_url })
+    let stream = Stream { events, endpoint_url };
+    if care == Caring::Keep { Care::Keep(stream) } else { Care::Delete(stream) }
 }
 
 fn risk(section: &mut Section<'_, '_>) -> RiskScale {

@@ -6,6 +6,8 @@
 
 pub mod address;
 pub mod event;
+mod guard;
+pub mod http;
 pub mod json;
 pub mod jwk;
 mod keys;

@@ -27,8 +27,8 @@ pub struct Receiver {
     pub delivery: Delivery,
     /// Who we are to it.
     pub login: Login,
-    /// The stream that is kept with it; none: somebody else takes care of that.
-    pub stream: Option<Stream>,
+    /// Who takes care of the stream with it.
+    pub stream: Care,
     /// Members of a complex subject without which an event must not be processed, beside those that its metadata names.
     pub critical: Vec<SmolStr>,
     /// What its subjects are here; the first rule that fits counts.
@@ -52,6 +52,17 @@ pub enum Delivery {
         /// Where; none: as the stream says that is kept.
         endpoint: Option<Address>,
     },
+}
+
+/// Who takes care of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Care {
+    /// Somebody else.
+    Others,
+    /// This node makes or finds it, and looks after it.
+    Keep(Stream),
+    /// This node deletes it, and keeps none.
+    Delete(Stream),
 }
 
 /// A stream that is kept with a transmitter.
