@@ -368,3 +368,17 @@ pub const SSF_VERIFY_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Streams that a transmitter may list for us.
 pub const SSF_STREAMS_MAX: usize = 64;
+
+/// Changes of state that wait for one follower of the feed: half a second of 100,000 changes. A follower that lags further
+/// looks at everything anew.
+pub const FEED_QUEUE: usize = 65_536;
+
+/// Rows of sessions that are looked at in one step when what is over is dropped: some milliseconds of work.
+pub const STATE_SWEEP_ROWS: usize = 10_000;
+
+/// Between two snapshots of what sessions did, and two steps of dropping what is over. That much of behaviour is lost when
+/// the process is killed.
+pub const STATE_KEEPING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Largest body with scores, in bytes: a thousand reports of 600 bytes.
+pub const SSF_SCORES_BYTES_MAX: usize = 1024 * 1024;

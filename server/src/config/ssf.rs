@@ -72,7 +72,8 @@ enum Caring {
     Delete,
 }
 
-const CARES: &[(&str, Caring)] = &[("others", Caring::Others), ("keep", Caring::Keep), ("delete", Caring::Delete)];
+const CARES: &[(&str, Caring)] =
+    &[("others", Caring::Others), ("keep", Caring::Keep), ("delete", Caring::Delete)];
 const WAYS: &[(&str, Way)] = &[("push", Way::Push), ("poll", Way::Poll)];
 const TOS: &[(&str, To)] =
     &[("entity", To::Entity), ("session", To::Session), ("device", To::Device), ("tenant", To::Tenant)];
@@ -165,7 +166,11 @@ fn receiver(
     let login = login(&mut section, base);
     let stream = stream(&mut section, &delivery);
     if matches!(delivery, Delivery::Poll { endpoint: None }) && stream == Care::Others {
-        section.fault("poll_endpoint", "is missing", "say where tokens are fetched, or let the stream be kept with stream = \"keep\"");
+        section.fault(
+            "poll_endpoint",
+            "is missing",
+            "say where tokens are fetched, or let the stream be kept with stream = \"keep\"",
+        );
     }
     let risk = risk(&mut section);
     let rules = issuer.as_ref().map(|issuer| rules(&mut section, issuer.text())).unwrap_or_default();

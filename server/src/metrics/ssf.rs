@@ -37,9 +37,7 @@ pub struct ReceiverMetrics {
 impl ReceiverMetrics {
     pub(super) fn register(receiver: &str) -> Self {
         let name = receiver.to_owned();
-        let of = |result: &'static str| {
-            counter!("cardea_ssf_tokens_total", "receiver" => name.clone(), "result" => result)
-        };
+        let of = |result: &'static str| counter!("cardea_ssf_tokens_total", "receiver" => name.clone(), "result" => result);
         Self {
             received: counter!("cardea_ssf_received_total", "receiver" => name.clone()),
             duplicates: of("duplicate"),

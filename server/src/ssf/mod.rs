@@ -6,7 +6,7 @@
 
 pub mod address;
 pub mod event;
-mod guard;
+pub(crate) mod guard;
 pub mod http;
 pub mod json;
 pub mod jwk;

@@ -55,8 +55,12 @@ pub(super) async fn changes(
 /// What to end, so that exactly the sessions end that match.
 async fn targets(state: &Arc<State>, which: Which, event_ms: i64) -> Result<Vec<Target>, LedgerFault> {
     match which {
-        Which { session: Some(_), .. } => Ok(fitting(state, &which)?.map(Target::Session).into_iter().collect()),
-        Which { principal: Some(uid), device: None, tenant: None, .. } => Ok(vec![Target::Principal(uid, event_ms)]),
+        Which { session: Some(_), .. } => {
+            Ok(fitting(state, &which)?.map(Target::Session).into_iter().collect())
+        }
+        Which { principal: Some(uid), device: None, tenant: None, .. } => {
+            Ok(vec![Target::Principal(uid, event_ms)])
+        }
         Which { tenant: Some(tenant), principal: None, device: None, .. } => {
             Ok(vec![Target::Tenant(tenant, event_ms)])
         }

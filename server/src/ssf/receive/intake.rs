@@ -114,7 +114,8 @@ impl Intake {
         let unverified = Unverified::read(token)?;
         // Before the keys: nothing is looked up for a stranger.
         unverified.check_issuer(options.issuer.text())?;
-        let keys = from.keys.for_token(&unverified).await.map_err(|fault| NotTaken::Later(fault.to_string()))?;
+        let keys =
+            from.keys.for_token(&unverified).await.map_err(|fault| NotTaken::Later(fault.to_string()))?;
         let now = self.pipeline.now();
         let expected = Expected {
             issuer: options.issuer.text(),
@@ -157,7 +158,13 @@ impl Intake {
         let kind = plan::kind(event.kind());
         if event.kind().is_of_stream() {
             let nobody = Whom::default();
-            return Ok(Prepared { outcome: "recorded", changes: Vec::new(), whom: nobody, kind, reason: "".into() });
+            return Ok(Prepared {
+                outcome: "recorded",
+                changes: Vec::new(),
+                whom: nobody,
+                kind,
+                reason: "".into(),
+            });
         }
         let Some(snapshot) = self.pipeline.policy().snapshot() else {
             return Err(NotTaken::Later("no policy bundle is in force, so types are not known".to_owned()));
@@ -200,7 +207,10 @@ impl Intake {
             from.show_status();
         }
         let (outcome, version) = self.apply(set, prepared, now)?;
-        let until_ms = set.iat_ms.saturating_add(max_age_ms(&from.options)).saturating_add(super::super::set::SKEW_MAX_MS);
+        let until_ms = set
+            .iat_ms
+            .saturating_add(max_age_ms(&from.options))
+            .saturating_add(super::super::set::SKEW_MAX_MS);
         seen.add(name, until_ms, now.wall_ms)?;
         from.metrics.seen.set(count(seen.len()));
         drop(seen);

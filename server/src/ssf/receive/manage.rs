@@ -98,14 +98,17 @@ impl Manager {
         if self.differs(&found, wanted) {
             let mut change = self.body(wanted)?;
             change["stream_id"] = json!(id);
-            found = self.changed(Method::PATCH, at.url(), &change, &[StatusCode::OK, StatusCode::ACCEPTED]).await?;
+            found = self
+                .changed(Method::PATCH, at.url(), &change, &[StatusCode::OK, StatusCode::ACCEPTED])
+                .await?;
             tracing::info!(receiver = %self.receiving.options.name, stream = id.as_str(), "stream changed");
         }
         self.remember(&id);
         if let Delivery::Poll { .. } = self.receiving.options.delivery {
             let endpoint = found.pointer("/delivery/endpoint_url").and_then(Value::as_str);
             let endpoint = endpoint.map(Address::parse).transpose();
-            let endpoint = endpoint.map_err(|fault| self.fault(&format!("`delivery.endpoint_url`: {fault}")))?;
+            let endpoint =
+                endpoint.map_err(|fault| self.fault(&format!("`delivery.endpoint_url`: {fault}")))?;
             self.receiving.stream.set_poll_endpoint(endpoint);
         }
         self.status(&metadata, &id).await?;
@@ -128,7 +131,8 @@ impl Manager {
         self.receiving.stream.set_id(None);
         if let Some(ledger) = &self.ledger {
             // A row that stays names a stream that is not found.
-            let _written = ledger.write(vec![Row::Delete { table: Table::Receivers, key: receiver.as_bytes().to_vec() }]);
+            let _written = ledger
+                .write(vec![Row::Delete { table: Table::Receivers, key: receiver.as_bytes().to_vec() }]);
         }
         tracing::info!(%receiver, stream = id.as_str(), "stream deleted");
         Ok(())
@@ -139,7 +143,10 @@ impl Manager {
     }
 
     fn configuration<'m>(&self, metadata: &'m Metadata) -> Result<&'m Address, ClientFault> {
-        metadata.configuration.as_ref().ok_or_else(|| self.fault("its metadata has no `configuration_endpoint`"))
+        metadata
+            .configuration
+            .as_ref()
+            .ok_or_else(|| self.fault("its metadata has no `configuration_endpoint`"))
     }
 
     /// The stream of this receiver: the one whose id is known, or the one that was made with the same words.
@@ -172,7 +179,8 @@ impl Manager {
 
     async fn create(&self, at: &Address, wanted: &Stream) -> Result<Value, ClientFault> {
         let body = self.body(wanted)?;
-        let made = self.changed(Method::POST, at.url(), &body, &[StatusCode::CREATED, StatusCode::OK]).await?;
+        let made =
+            self.changed(Method::POST, at.url(), &body, &[StatusCode::CREATED, StatusCode::OK]).await?;
         tracing::info!(receiver = %self.receiving.options.name, "stream made");
         Ok(made)
     }
@@ -183,7 +191,8 @@ impl Manager {
         if stream.get("iss").and_then(Value::as_str) != Some(options.issuer.text()) {
             return Err(self.fault("`iss` of the stream is not the issuer that is configured"));
         }
-        let is_ours = |name: &Value| name.as_str().is_some_and(|name| options.audience.iter().any(|our| our == name));
+        let is_ours =
+            |name: &Value| name.as_str().is_some_and(|name| options.audience.iter().any(|our| our == name));
         let fits = match stream.get("aud") {
             Some(Value::Array(names)) => names.iter().any(is_ours),
             Some(name) => is_ours(name),
@@ -192,7 +201,9 @@ impl Manager {
         if fits {
             return Ok(());
         }
-        Err(self.fault("`aud` of the stream holds no name of the configured `audience`: its tokens would all be refused"))
+        Err(self.fault(
+            "`aud` of the stream holds no name of the configured `audience`: its tokens would all be refused",
+        ))
     }
 
     fn differs(&self, stream: &Value, wanted: &Stream) -> bool {
@@ -212,13 +223,16 @@ impl Manager {
                 let mut delivery = json!({"method": PUSH, "endpoint_url": url.text()});
                 if let Some(file) = authorization_file {
                     let text = secret(file)?;
-                    delivery["authorization_header"] = json!(text.reveal().lines().next().unwrap_or_default().trim());
+                    delivery["authorization_header"] =
+                        json!(text.reveal().lines().next().unwrap_or_default().trim());
                 }
                 delivery
             }
             _ => json!({"method": POLL}),
         };
-        Ok(json!({"delivery": delivery, "events_requested": wanted.events, "description": self.description()}))
+        Ok(
+            json!({"delivery": delivery, "events_requested": wanted.events, "description": self.description()}),
+        )
     }
 
     fn description(&self) -> String {

@@ -53,9 +53,14 @@ impl Receivers {
     pub fn new(receivers: &[Receiver], pipeline: &Arc<Pipeline>) -> anyhow::Result<Self> {
         let intake = Intake::new(Arc::clone(pipeline)).context("the tokens that were seen cannot be read")?;
         let all = receivers.iter().map(|options| {
-            receiving(options, pipeline).with_context(|| format!("`ssf.receiver.{}` cannot be used", options.name))
+            receiving(options, pipeline)
+                .with_context(|| format!("`ssf.receiver.{}` cannot be used", options.name))
         });
-        Ok(Self { pipeline: Arc::clone(pipeline), intake: Arc::new(intake), all: all.collect::<Result<_, _>>()? })
+        Ok(Self {
+            pipeline: Arc::clone(pipeline),
+            intake: Arc::new(intake),
+            all: all.collect::<Result<_, _>>()?,
+        })
     }
 
     /// Starts what fetches, and returns what takes pushes.
@@ -112,7 +117,11 @@ fn receiving(options: &Receiver, pipeline: &Pipeline) -> anyhow::Result<(Arc<Rec
 }
 
 /// A task that lasts until the process drains, even if what it does is done before.
-fn until_drained(supervisor: &Supervisor, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+fn until_drained(
+    supervisor: &Supervisor,
+    name: &'static str,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
     let shutdown = supervisor.shutdown().clone();
     supervisor.task(name, async move {
         tokio::select! {

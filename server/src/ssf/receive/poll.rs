@@ -68,7 +68,12 @@ impl Poller {
                     let elapsed = Duration::from_nanos(self.clock.mono_ns().saturating_sub(started_ns));
                     // A transmitter that has nothing and does not wait is asked once a second.
                     let is_idle = !round.came && !round.more && elapsed < limits::REMOTE_LONG_POLL_REST;
-                    tokio::time::sleep(if is_idle { limits::REMOTE_LONG_POLL_REST } else { limits::SSF_POLL_REST }).await;
+                    tokio::time::sleep(if is_idle {
+                        limits::REMOTE_LONG_POLL_REST
+                    } else {
+                        limits::SSF_POLL_REST
+                    })
+                    .await;
                 }
                 Err(error) => {
                     let wait = backoff.next(fastrand::u64(..));
@@ -85,7 +90,9 @@ impl Poller {
     fn endpoint(&self) -> Option<Address> {
         match &self.receiving.options.delivery {
             Delivery::Poll { endpoint: Some(at) } => Some(at.clone()),
-            Delivery::Poll { endpoint: None } | Delivery::Push { .. } => self.receiving.stream.poll_endpoint(),
+            Delivery::Poll { endpoint: None } | Delivery::Push { .. } => {
+                self.receiving.stream.poll_endpoint()
+            }
         }
     }
 
