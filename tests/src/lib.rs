@@ -25,5 +25,6 @@ pub mod scripted;
 pub mod signed;
 pub mod stack;
 pub mod token;
+pub mod transmitter;
 pub mod upstream;
 pub mod wait;

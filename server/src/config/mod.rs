@@ -10,6 +10,7 @@
 mod check;
 mod fault;
 mod read;
+mod ssf;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -36,6 +37,8 @@ pub struct Config {
     pub state: State,
     /// `[ext_authz]`
     pub ext_authz: ExtAuthz,
+    /// `[ssf]`
+    pub ssf: Ssf,
     /// `[log]`
     pub log: Log,
 }
@@ -177,6 +180,17 @@ pub struct ExtAuthz {
     pub trust_xfcc: bool,
 }
 
+/// Signals of other parties.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ssf {
+    /// Where signals are taken in over HTTP.
+    pub listen: Option<SocketAddr>,
+    /// File with the token of those who may report scores over HTTP; none: nobody may.
+    pub signals_token_file: Option<PathBuf>,
+    /// Transmitters that are listened to.
+    pub receivers: Vec<crate::ssf::receive::options::Receiver>,
+}
+
 /// The log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
@@ -270,6 +284,7 @@ impl Default for Config {
                 reviews_max: 10_000,
             },
             ext_authz: ExtAuthz { trust_xfcc: false },
+            ssf: Ssf::default(),
             log: Log { format: LogFormat::Text, filter: "info".to_owned() },
         }
     }
@@ -346,6 +361,9 @@ impl Config {
             ("state.tasks_max", self.state.tasks_max.to_string()),
             ("state.reviews_max", self.state.reviews_max.to_string()),
             ("ext_authz.trust_xfcc", self.ext_authz.trust_xfcc.to_string()),
+            ("ssf.listen", self.ssf.listen.map_or_else(|| "none".to_owned(), |at| at.to_string())),
+            ("ssf.signals_token_file", paths(&self.ssf.signals_token_file)),
+            ("ssf.receiver", self.ssf.names()),
             ("log.format", self.log.format.as_str().to_owned()),
             ("log.filter", self.log.filter.clone()),
         ]
@@ -356,6 +374,13 @@ impl Config {
         let values: Vec<String> =
             self.effective().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
         tracing::info!(config = %values.join(" "), "starting");
+    }
+}
+
+impl Ssf {
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.receivers.iter().map(|receiver| receiver.name.as_str()).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(",") }
     }
 }
 
