@@ -23,6 +23,7 @@ pub mod run;
 pub mod serve;
 pub mod shadow;
 pub mod shutdown;
+pub mod ssf;
 pub mod state;
 pub mod supervise;
 pub mod workers;

@@ -1,0 +1,3 @@
+//! Shared signals.
+
+pub mod transmit;
