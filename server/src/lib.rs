@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod doors;
 pub mod http;
+pub mod ledger;
 pub mod limits;
 pub mod listen;
 pub mod log;

@@ -366,3 +366,15 @@ pub const SSF_KEY_BITS: usize = 2048;
 
 /// `ssf.transmitter.min_verification_interval_s`: from tests to once a day.
 pub const SSF_VERIFICATION_INTERVAL_RANGE: RangeInclusive<u64> = 0..=86_400;
+
+/// Rows of the state that wait for the disk. At 20,000 changes a second that is ten seconds of a disk that stands still.
+pub const LEDGER_PENDING_MAX: usize = 200_000;
+
+/// Rows in one commit: large enough that the fsync is the smaller part, small enough that nobody waits for a second.
+pub const LEDGER_COMMIT_ROWS_MAX: usize = 16_384;
+
+/// Between two attempts to write while the disk refuses.
+pub const LEDGER_RETRY: Duration = Duration::from_secs(1);
+
+/// Pages of the state's file in memory, in bytes; the operating system keeps more.
+pub const LEDGER_CACHE_BYTES: usize = 32 << 20;

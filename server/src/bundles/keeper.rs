@@ -438,6 +438,11 @@ impl Keeper {
                 self.kept(text.parse().map_err(|_| Refused::NotKept(format!("digest `{text}`")))?)
             }
             Source::Revision(revision) => {
+                // A revision that this node made by going back stands in no manifest.
+                let serves = self.disk.in_force().filter(|serves| serves.revision == *revision);
+                if let Some(serves) = serves {
+                    return self.kept(serves.digest);
+                }
                 for digest in self.disk.kept()? {
                     if let Ok(packed) = self.kept(digest)
                         && packed.manifest().is_ok_and(|manifest| manifest.revision == *revision)
