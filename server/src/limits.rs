@@ -289,9 +289,6 @@ pub const SSF_SUBJECTS_MAX: usize = 10_000;
 /// Largest subject, in bytes of JSON. Three members of 255 characters each take 1 KiB.
 pub const SSF_SUBJECT_BYTES_MAX: usize = 4096;
 
-/// Members of a complex subject: the seven of the standard and as many of one's own.
-pub const SSF_SUBJECT_MEMBERS_MAX: usize = 16;
-
 /// Largest request to the transmitter, in bytes. The largest honest one acknowledges some hundred events of a poll.
 pub const SSF_REQUEST_BYTES_MAX: usize = 64 * 1024;
 

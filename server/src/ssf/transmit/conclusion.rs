@@ -5,25 +5,17 @@
 //! Limits: reasons are cut at [`limits::SSF_TEXT_BYTES_MAX`] bytes.
 
 use cardea_policy_store::engine::Uid;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use smol_str::SmolStr;
 
 use crate::limits;
+use crate::ssf::event::{Common, Direction, Event, EventType};
+pub use crate::ssf::event::{Initiator, RiskLevel};
+use crate::ssf::event;
 
-/// `session-revoked` of CAEP.
-pub const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
-/// `risk-level-change` of CAEP.
-pub const RISK_LEVEL_CHANGE: &str = "https://schemas.openid.net/secevent/caep/event-type/risk-level-change";
-/// `assurance-level-change` of CAEP.
-pub const ASSURANCE_LEVEL_CHANGE: &str =
-    "https://schemas.openid.net/secevent/caep/event-type/assurance-level-change";
-/// Every event type that is published, in the order of the alphabet.
-pub const SUPPORTED: [&str; 3] = [ASSURANCE_LEVEL_CHANGE, RISK_LEVEL_CHANGE, SESSION_REVOKED];
-
-/// `verification` of the framework.
-pub(super) const VERIFICATION: &str = "https://schemas.openid.net/secevent/ssf/event-type/verification";
-/// `stream-updated` of the framework.
-pub(super) const STREAM_UPDATED: &str = "https://schemas.openid.net/secevent/ssf/event-type/stream-updated";
+/// Every event type that is published.
+pub const SUPPORTED: [EventType; 3] =
+    [EventType::AssuranceLevelChange, EventType::RiskLevelChange, EventType::SessionRevoked];
 
 /// Something that this node concluded and that others want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,30 +67,6 @@ pub enum What {
     },
 }
 
-/// How much risk there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RiskLevel {
-    /// Little or none.
-    Low,
-    /// Some.
-    Medium,
-    /// Much.
-    High,
-}
-
-/// Who started what led to a conclusion, in the words of CAEP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Initiator {
-    /// An operator.
-    Admin,
-    /// The user.
-    User,
-    /// A policy.
-    Policy,
-    /// A system, such as this one.
-    System,
-}
-
 /// The signal that led to a conclusion.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cause {
@@ -111,82 +79,63 @@ pub struct Cause {
 impl What {
     /// The event type that tells it.
     #[must_use]
-    pub fn event_type(&self) -> &'static str {
+    pub fn event_type(&self) -> EventType {
         match self {
-            Self::SessionRevoked { .. } => SESSION_REVOKED,
-            Self::RiskLevel { .. } => RISK_LEVEL_CHANGE,
-            Self::AssuranceLevel { .. } => ASSURANCE_LEVEL_CHANGE,
-        }
-    }
-}
-
-impl RiskLevel {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Low => "LOW",
-            Self::Medium => "MEDIUM",
-            Self::High => "HIGH",
-        }
-    }
-}
-
-impl Initiator {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-            Self::User => "user",
-            Self::Policy => "policy",
-            Self::System => "system",
+            Self::SessionRevoked { .. } => EventType::SessionRevoked,
+            Self::RiskLevel { .. } => EventType::RiskLevelChange,
+            Self::AssuranceLevel { .. } => EventType::AssuranceLevelChange,
         }
     }
 }
 
 /// The payload of the event that tells `conclusion`.
 pub(super) fn payload(conclusion: &Conclusion) -> Value {
-    let mut event = Map::new();
-    event.insert("event_timestamp".into(), json!(conclusion.at_ms.div_euclid(1000)));
-    event.insert("initiating_entity".into(), json!(conclusion.initiator.as_str()));
-    match &conclusion.what {
+    let mut common = Common {
+        // Whole seconds, as most transmitters send them.
+        event_ms: Some(conclusion.at_ms.div_euclid(1000) * 1000),
+        initiating_entity: Some(conclusion.initiator),
+        ..Common::default()
+    };
+    let what = match &conclusion.what {
         What::SessionRevoked { reason } => {
-            event.insert("reason_admin".into(), json!({ "en": said(reason, "the session was ended") }));
+            common.reason_admin.insert("en".into(), said(reason, "the session was ended"));
+            event::What::SessionRevoked
         }
-        What::RiskLevel { previous, current, reason } => {
-            event.insert("principal".into(), json!("USER"));
-            event.insert("current_level".into(), json!(current.as_str()));
-            if let Some(previous) = previous {
-                event.insert("previous_level".into(), json!(previous.as_str()));
-            }
-            event.insert("risk_reason".into(), json!(said(reason, "the risk was assessed anew")));
-        }
+        What::RiskLevel { previous, current, reason } => event::What::RiskLevelChange {
+            principal: "USER".into(),
+            current_level: *current,
+            previous_level: *previous,
+            risk_reason: Some(said(reason, "the risk was assessed anew")),
+        },
         What::AssuranceLevel { previous, current } => {
-            event.insert("namespace".into(), json!("NIST-AAL"));
-            event.insert("current_level".into(), json!(assurance(*current)));
-            if let Some(previous) = previous {
-                event.insert("previous_level".into(), json!(assurance(*previous)));
-                let direction = if current > previous { "increase" } else { "decrease" };
-                event.insert("change_direction".into(), json!(direction));
+            let level = |level: u8| SmolStr::from(format!("nist-aal{level}"));
+            event::What::AssuranceLevelChange {
+                namespace: "NIST-AAL".into(),
+                current_level: level(*current),
+                previous_level: previous.map(level),
+                change_direction: previous.filter(|previous| previous != current).map(|previous| {
+                    if *current > previous { Direction::Increase } else { Direction::Decrease }
+                }),
             }
         }
-    }
-    Value::Object(event)
-}
-
-fn assurance(level: u8) -> String {
-    format!("nist-aal{level}")
+    };
+    Event { what, common }.to_json()
 }
 
 /// A reason that is not empty and not too long; receivers refuse empty ones.
-fn said<'a>(reason: &'a str, otherwise: &'a str) -> &'a str {
+fn said(reason: &str, otherwise: &'static str) -> SmolStr {
     let reason = reason.trim();
-    if reason.is_empty() {
-        return otherwise;
-    }
     let end = reason.floor_char_boundary(limits::SSF_TEXT_BYTES_MAX);
-    reason.get(..end).unwrap_or(otherwise)
+    match reason.get(..end) {
+        Some(cut) if !cut.is_empty() => cut.into(),
+        _ => SmolStr::new_static(otherwise),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn conclusion(what: What) -> Conclusion {

@@ -13,10 +13,11 @@ use serde_json::{Map, Value, json};
 use super::conclusion::SUPPORTED;
 use super::endpoint::Endpoint;
 use super::options::Receiver;
-use super::streams::{Delivery, Secret, Status, Stream};
+use super::streams::{Delivery, Secret, Stream};
 use super::subject::Subject;
 use super::urls::Urls;
 use crate::limits;
+use crate::ssf::event::{EventType, StreamStatus};
 
 /// Delivery by push.
 pub(super) const PUSH: &str = "urn:ietf:rfc:8935";
@@ -36,12 +37,13 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// Whether events of this type are delivered.
-    pub(super) fn has(&self, event_type: &str) -> bool {
-        self.events.as_ref().is_none_or(|events| events.iter().any(|event| event == event_type))
+    pub(super) fn has(&self, event_type: EventType) -> bool {
+        let uri = event_type.uri();
+        self.events.as_ref().is_none_or(|events| events.iter().any(|event| *event == uri))
     }
 
-    fn delivered(&self) -> Vec<&'static str> {
-        SUPPORTED.into_iter().filter(|event| self.has(event)).collect()
+    fn delivered(&self) -> Vec<String> {
+        SUPPORTED.into_iter().filter(|event| self.has(*event)).map(|event| event.uri()).collect()
     }
 }
 
@@ -173,8 +175,8 @@ pub(super) fn supplied_matches(object: &Map<String, Value>, current: &Value) -> 
 }
 
 /// Reads a status and its reason.
-pub(super) fn status(object: &Map<String, Value>) -> Result<(Status, Option<String>), Fault> {
-    let status = object.get("status").and_then(Value::as_str).and_then(Status::read);
+pub(super) fn status(object: &Map<String, Value>) -> Result<(StreamStatus, Option<String>), Fault> {
+    let status = object.get("status").and_then(Value::as_str).and_then(StreamStatus::of_word);
     let status = status.ok_or("`status` must be \"enabled\", \"paused\" or \"disabled\"")?;
     Ok((status, text(object, "reason")?))
 }
@@ -278,7 +280,7 @@ pub(super) fn described(
         "stream_id": stream.id.as_str(),
         "iss": urls.issuer(),
         "aud": receiver.audience,
-        "events_supported": SUPPORTED,
+        "events_supported": SUPPORTED.map(|event| event.uri()),
         "events_delivered": stream.wanted.delivered(),
         "delivery": delivery,
         "min_verification_interval": verification_interval_s,
@@ -294,7 +296,7 @@ pub(super) fn described(
 
 /// Where a stream stands, as its receiver sees it.
 pub(super) fn described_status(stream: &Stream) -> Value {
-    let mut described = json!({ "stream_id": stream.id.as_str(), "status": stream.status.as_str() });
+    let mut described = json!({ "stream_id": stream.id.as_str(), "status": stream.status.word() });
     if let Some(reason) = &stream.reason {
         described["reason"] = json!(reason);
     }

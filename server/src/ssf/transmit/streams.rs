@@ -14,6 +14,7 @@ use super::outbox::{Bounds, Change, Item, Outbox, Signed};
 use super::request::Wanted;
 use super::subject::{LeftOut, Subject};
 use crate::limits;
+use crate::ssf::event::StreamStatus;
 
 /// How events reach a receiver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,36 +41,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where a stream stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Status {
-    /// Events are delivered.
-    #[default]
-    Enabled,
-    /// Events are held back.
-    Paused,
-    /// Events are dropped.
-    Disabled,
-}
-
-impl Status {
-    /// As the wire says it.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Enabled => "enabled",
-            Self::Paused => "paused",
-            Self::Disabled => "disabled",
-        }
-    }
-
-    /// Reads what the wire said.
-    pub(super) fn read(text: &str) -> Option<Self> {
-        [Self::Enabled, Self::Paused, Self::Disabled].into_iter().find(|status| status.as_str() == text)
-    }
-}
-
 /// One stream.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Stream {
     /// Its name.
     pub(super) id: SmolStr,
@@ -78,7 +51,7 @@ pub(super) struct Stream {
     /// What the receiver wants.
     pub(super) wanted: Wanted,
     /// Where it stands.
-    pub(super) status: Status,
+    pub(super) status: StreamStatus,
     /// Why, in the receiver's words.
     pub(super) reason: Option<String>,
     /// When it was last verified, Unix milliseconds.
@@ -87,6 +60,22 @@ pub(super) struct Stream {
     pub(super) left_out: LeftOut,
     /// What waits.
     pub(super) outbox: Outbox,
+}
+
+impl Stream {
+    /// An enabled stream for which nothing waits.
+    pub(super) fn new(id: SmolStr, receiver: SmolStr, wanted: Wanted) -> Self {
+        Self {
+            id,
+            receiver,
+            wanted,
+            status: StreamStatus::Enabled,
+            reason: None,
+            verified_ms: None,
+            left_out: LeftOut::default(),
+            outbox: Outbox::default(),
+        }
+    }
 }
 
 /// What the store has to do.
@@ -190,8 +179,7 @@ impl Streams {
         if self.of(receiver).count() >= limits::SSF_STREAMS_PER_RECEIVER_MAX {
             return Err(Refused::TooManyStreams);
         }
-        let stream = Stream { id: id.clone(), receiver: receiver.into(), wanted, ..Stream::default() };
-        self.all.insert(id.clone(), stream);
+        self.all.insert(id.clone(), Stream::new(id.clone(), receiver.into(), wanted));
         Ok(vec![Row::PutStream(id)])
     }
 
@@ -223,7 +211,7 @@ impl Streams {
         &mut self,
         receiver: &str,
         id: &str,
-        status: Status,
+        status: StreamStatus,
         reason: Option<String>,
     ) -> Result<Vec<Row>, Refused> {
         let stream = self.get_mut(receiver, id)?;
@@ -231,7 +219,7 @@ impl Streams {
         stream.reason = reason;
         let id = stream.id.clone();
         let mut rows = vec![Row::PutStream(id.clone())];
-        if status == Status::Disabled {
+        if status == StreamStatus::Disabled {
             rows.extend(item_rows(&id, stream.outbox.clear()));
         }
         Ok(rows)
@@ -278,7 +266,7 @@ impl Streams {
     ) -> Result<Done, Refused> {
         let interval = self.verification_interval_ms;
         let stream = self.get_mut(receiver, id)?;
-        if stream.status == Status::Disabled {
+        if stream.status == StreamStatus::Disabled {
             return Err(Refused::Disabled);
         }
         // A clock that was set back must not lock verification out.
@@ -304,7 +292,7 @@ impl Streams {
         notice: &mut dyn FnMut(&Stream, u64) -> Claims,
     ) -> Done {
         let Some(stream) = self.all.get(id) else { return Done::default() };
-        if stream.status == Status::Disabled || stream.left_out.covers(subject) {
+        if stream.status == StreamStatus::Disabled || stream.left_out.covers(subject) {
             return Done::default();
         }
         let claims = claims(stream);
@@ -330,7 +318,7 @@ impl Streams {
     /// The first events that wait; none while the stream is not enabled.
     pub(super) fn hand_out(&mut self, id: &str, most: usize) -> Vec<Item> {
         match self.all.get_mut(id) {
-            Some(stream) if stream.status == Status::Enabled => stream.outbox.hand_out(most),
+            Some(stream) if stream.status == StreamStatus::Enabled => stream.outbox.hand_out(most),
             _ => Vec::new(),
         }
     }

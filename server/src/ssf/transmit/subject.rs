@@ -1,7 +1,7 @@
 //! Subjects: made from Cedar entities by the configured template, read from receivers, and compared.
 //!
 //! A subject is kept in its canonical form, JSON with sorted keys, so that equal subjects have equal bytes.
-//! Limits: [`limits::SSF_SUBJECT_BYTES_MAX`] bytes, [`limits::SSF_SUBJECT_MEMBERS_MAX`] members.
+//! Limits: [`limits::SSF_SUBJECT_BYTES_MAX`] bytes.
 //! Never does: resolving one identifier into another.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::conclusion::About;
 use crate::limits;
+use crate::ssf::subject;
 
 /// The template that is used unless another is configured.
 pub const TEMPLATE_DEFAULT: &str = r#"{"format":"complex","user":{"format":"iss_sub","iss":"{issuer}","sub":"{principal}"},"session":{"format":"opaque","id":"{session}"}}"#;
@@ -17,17 +18,13 @@ pub const TEMPLATE_DEFAULT: &str = r#"{"format":"complex","user":{"format":"iss_
 /// What a template may ask for.
 const PLACEHOLDERS: [&str; 5] = ["issuer", "principal", "type", "id", "session"];
 
-/// A subject of a receiver that cannot be taken.
+/// A subject that cannot be taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum SubjectFault {
-    #[error("a subject is an object with a `format`")]
-    Form,
-    #[error("a subject of format `{format}` needs `{member}` as a text that is not empty")]
-    Member { format: String, member: &'static str },
-    #[error("a complex subject has from 1 to {} members, each of them a subject that is not complex", limits::SSF_SUBJECT_MEMBERS_MAX)]
-    Complex,
-    #[error("`aliases` has a list of other subjects that are neither complex nor aliases")]
-    Aliases,
+    #[error(transparent)]
+    Form(#[from] subject::SubjectFault),
+    #[error("`{0}` of a complex subject is no subject itself")]
+    Member(String),
     #[error("a subject has at most {} bytes", limits::SSF_SUBJECT_BYTES_MAX)]
     TooLarge,
 }
@@ -47,32 +44,20 @@ enum Form {
 }
 
 impl Subject {
-    /// Checks what a receiver sent. Unknown formats are taken as they are: they may be agreed between two sides.
+    /// Checks a subject. One with a member that is not understood is refused: left out without that member, it would leave
+    /// out more than was asked for.
     pub(super) fn read(value: &Value) -> Result<Self, SubjectFault> {
-        let text = canonical(value);
+        let read = subject::Subject::parse(value)?;
+        let text = canonical(read.to_json());
         if text.len() > limits::SSF_SUBJECT_BYTES_MAX {
             return Err(SubjectFault::TooLarge);
         }
-        let object = value.as_object().ok_or(SubjectFault::Form)?;
-        let format = object.get("format").and_then(Value::as_str).ok_or(SubjectFault::Form)?;
-        if format != "complex" {
-            simple(value)?;
-            return Ok(Self { text, form: Form::Simple });
+        let subject::Subject::Complex(complex) = read else { return Ok(Self { text, form: Form::Simple }) };
+        if let Some(name) = complex.unread().next() {
+            return Err(SubjectFault::Member(name.to_owned()));
         }
-        let members = object.iter().filter(|(name, _)| *name != "format");
-        let members: BTreeMap<String, String> = members
-            .map(|(name, member)| {
-                simple(member).map_err(|fault| match fault {
-                    SubjectFault::Form => SubjectFault::Complex,
-                    other => other,
-                })?;
-                Ok((name.clone(), canonical(member)))
-            })
-            .collect::<Result<_, SubjectFault>>()?;
-        if members.is_empty() || members.len() > limits::SSF_SUBJECT_MEMBERS_MAX {
-            return Err(SubjectFault::Complex);
-        }
-        Ok(Self { text, form: Form::Complex(members) })
+        let members = complex.members().map(|(name, member)| (name.to_owned(), canonical(member.to_json())));
+        Ok(Self { text, form: Form::Complex(members.collect()) })
     }
 
     /// The canonical form.
@@ -164,46 +149,10 @@ impl LeftOut {
     }
 }
 
-/// Checks a subject that is not complex.
-fn simple(value: &Value) -> Result<(), SubjectFault> {
-    let object = value.as_object().ok_or(SubjectFault::Form)?;
-    let format = object.get("format").and_then(Value::as_str).ok_or(SubjectFault::Form)?;
-    let needed: &[&'static str] = match format {
-        "" => return Err(SubjectFault::Form),
-        "complex" => return Err(SubjectFault::Complex),
-        "account" | "uri" => &["uri"],
-        "email" => &["email"],
-        "iss_sub" => &["iss", "sub"],
-        "opaque" => &["id"],
-        "phone_number" => &["phone_number"],
-        "did" => &["url"],
-        "jwt_id" => &["iss", "jti"],
-        "saml_assertion_id" => &["issuer", "assertion_id"],
-        "aliases" => {
-            let all = object.get("identifiers").and_then(Value::as_array);
-            let all = all.filter(|all| !all.is_empty() && all.len() <= limits::SSF_SUBJECT_MEMBERS_MAX);
-            let all = all.ok_or(SubjectFault::Aliases)?;
-            let nested = |one: &Value| one.get("format").and_then(Value::as_str) == Some("aliases");
-            if all.iter().any(|one| nested(one) || simple(one).is_err()) {
-                return Err(SubjectFault::Aliases);
-            }
-            &[]
-        }
-        _ => &[],
-    };
-    for member in needed {
-        if !object.get(*member).and_then(Value::as_str).is_some_and(|text| !text.is_empty()) {
-            return Err(SubjectFault::Member { format: format.to_owned(), member });
-        }
-    }
-    Ok(())
-}
-
 /// JSON with the keys sorted and no spaces.
-fn canonical(value: &Value) -> String {
-    let mut sorted = value.clone();
-    sorted.sort_all_objects();
-    sorted.to_string()
+fn canonical(mut value: Value) -> String {
+    value.sort_all_objects();
+    value.to_string()
 }
 
 /// How subjects are made from what this node knows.
@@ -343,7 +292,7 @@ mod tests {
             (r#"{"format":"opaque","id":"{nobody}"}"#, "asks for `{nobody}`"),
             (r#"{"format":"opaque"}"#, "needs `id`"),
             (r#"{"format":"opaque","id":"{id"}"#, "is empty"),
-            (r#"{"format":"complex"}"#, "from 1 to"),
+            (r#"{"format":"complex"}"#, "needs `user`"),
             ("[]", "an object"),
         ] {
             let fault = Template::parse(text).unwrap_err();
@@ -412,8 +361,8 @@ mod tests {
     #[test]
     fn subjects_out_of_form_are_refused() {
         let long = "x".repeat(limits::SSF_SUBJECT_BYTES_MAX);
-        let many: serde_json::Map<String, Value> = (0..=limits::SSF_SUBJECT_MEMBERS_MAX)
-            .map(|n| (format!("m{n}"), json!({ "format": "opaque", "id": "i" })))
+        let many: serde_json::Map<String, Value> = (0..8)
+            .map(|n| (format!("m{n}"), json!({ "format": "opaque", "id": "i".repeat(600) })))
             .chain([("format".to_owned(), json!("complex"))])
             .collect();
         for value in [

@@ -1,0 +1,110 @@
+//! An issuer for tests: keys of each kind, and tokens that are right or wrong in one place.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::SystemRandom;
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
+    RSA_PSS_SHA256, RsaKeyPair, RsaPublicKeyComponents,
+};
+use serde_json::{Value, json};
+
+use super::event::EventType;
+
+pub(crate) const ISSUER: &str = "https://idp.example/";
+pub(crate) const AUDIENCE: &str = "https://pdp.example/ssf";
+/// When the tokens of tests are issued, Unix seconds.
+pub(crate) const IAT_S: i64 = 1_760_000_000;
+
+/// Made for tests with `openssl genpkey`; it protects nothing.
+const RSA: &[u8] = include_bytes!("testing/rsa2048.pk8");
+
+pub(crate) struct Issuer {
+    rsa: RsaKeyPair,
+    p256: EcdsaKeyPair,
+    ed25519: Ed25519KeyPair,
+    random: SystemRandom,
+}
+
+pub(crate) fn encode(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+impl Issuer {
+    pub(crate) fn new() -> Self {
+        let random = SystemRandom::new();
+        let ec = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        let ed = Ed25519KeyPair::generate_pkcs8(&random).unwrap();
+        Self {
+            rsa: RsaKeyPair::from_pkcs8(RSA).unwrap(),
+            p256: EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, ec.as_ref(), &random).unwrap(),
+            ed25519: Ed25519KeyPair::from_pkcs8(ed.as_ref()).unwrap(),
+            random,
+        }
+    }
+
+    /// `rsa`, `p256` and `ed`, as they are published.
+    pub(crate) fn jwks(&self) -> Value {
+        let rsa = self.rsa_components();
+        let point = self.p256.public_key().as_ref();
+        json!({"keys": [
+            {"kty": "RSA", "kid": "rsa", "use": "sig", "n": encode(&rsa.n), "e": encode(&rsa.e)},
+            {"kty": "EC", "crv": "P-256", "kid": "p256", "x": encode(&point[1..33]), "y": encode(&point[33..])},
+            {"kty": "OKP", "crv": "Ed25519", "kid": "ed", "alg": "EdDSA", "x": encode(self.ed25519.public_key())},
+        ]})
+    }
+
+    fn rsa_components(&self) -> RsaPublicKeyComponents<Vec<u8>> {
+        RsaPublicKeyComponents::from(self.rsa.public())
+    }
+
+    pub(crate) fn signature(&self, alg: &str, signed: &[u8]) -> Vec<u8> {
+        let rsa = |padding: &'static dyn ring::signature::RsaEncoding| {
+            let mut signature = vec![0; self.rsa.public().modulus_len()];
+            self.rsa.sign(padding, &self.random, signed, &mut signature).unwrap();
+            signature
+        };
+        match alg {
+            "RS256" => rsa(&RSA_PKCS1_SHA256),
+            "PS256" => rsa(&RSA_PSS_SHA256),
+            "ES256" => self.p256.sign(&self.random, signed).unwrap().as_ref().to_vec(),
+            "EdDSA" | "Ed25519" => self.ed25519.sign(signed).as_ref().to_vec(),
+            // With what everybody can read: the public key, as a shared secret.
+            "HS256" => {
+                let secret = self.rsa_components().n;
+                let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
+                ring::hmac::sign(&key, signed).as_ref().to_vec()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn token(&self, header: &Value, claims: &Value) -> String {
+        let signed = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));
+        let alg = header["alg"].as_str().unwrap_or_default();
+        let signature = self.signature(alg, signed.as_bytes());
+        format!("{signed}.{}", encode(signature))
+    }
+
+    /// As a good transmitter signs.
+    pub(crate) fn sign(&self, claims: &Value) -> String {
+        self.token(&header(), claims)
+    }
+}
+
+pub(crate) fn header() -> Value {
+    json!({"typ": "secevent+jwt", "alg": "RS256", "kid": "rsa"})
+}
+
+/// The claims of a good token.
+pub(crate) fn claims(jti: &str, subject: Value, kind: EventType, event: Value) -> Value {
+    json!({
+        "iss": ISSUER,
+        "jti": jti,
+        "iat": IAT_S,
+        "aud": AUDIENCE,
+        "txn": "c-17",
+        "sub_id": subject,
+        "events": {kind.uri(): event},
+    })
+}
