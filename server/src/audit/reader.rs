@@ -237,7 +237,7 @@ impl Filter {
             Body::Session(session) => session.principal.as_ref(),
             Body::Signal(signal) => signal.subject.as_ref(),
             Body::Shadow(shadow) => Some(&shadow.principal),
-            Body::Bundle(_) | Body::Gap(_) => None,
+            Body::Bundle(_) | Body::Gap(_) | Body::Stream(_) => None,
         };
         self.principal.is_none() || self.principal.as_ref() == principal
     }

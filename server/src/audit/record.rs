@@ -6,6 +6,7 @@
 //! Never does: masking (that happens before a record is made) and reading the clock (times come with the entry).
 
 mod shadow;
+mod stream;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use smol_str::SmolStr;
 
 use super::text;
 pub use shadow::{ShadowAnswer, ShadowRecord};
+pub use stream::StreamRecord;
 
 /// Deepest nesting of an evidence value, in levels. Each level is two levels of JSON, and the JSON reader
 /// stops at 128: a line that is written must be readable again.
@@ -57,6 +59,8 @@ pub enum Body {
     Gap(GapRecord),
     /// A candidate bundle would have answered an attempt differently.
     Shadow(Box<ShadowRecord>),
+    /// A stream of outgoing signals changed, or lost something.
+    Stream(StreamRecord),
 }
 
 /// An entity: `type::"id"`.
@@ -332,6 +336,7 @@ impl Body {
             Self::Bundle(_) => v1::RecordKind::Bundle,
             Self::Gap(_) => v1::RecordKind::Gap,
             Self::Shadow(_) => v1::RecordKind::Shadow,
+            Self::Stream(_) => v1::RecordKind::Stream,
         }
     }
 }
@@ -422,6 +427,7 @@ impl Serialize for Record {
             Body::Bundle(body) => line.serialize_field("bundle", body)?,
             Body::Gap(body) => line.serialize_field("gap", body)?,
             Body::Shadow(body) => line.serialize_field("shadow", body)?,
+            Body::Stream(body) => line.serialize_field("stream", body)?,
         }
         line.end()
     }
@@ -437,6 +443,7 @@ impl<'de> Deserialize<'de> for Record {
             line.bundle.map(|body| Body::Bundle(*body)),
             line.gap.map(Body::Gap),
             line.shadow.map(Body::Shadow),
+            line.stream.map(|body| Body::Stream(*body)),
         ];
         let mut present = bodies.into_iter().flatten();
         let (Some(body), None) = (present.next(), present.next()) else {
@@ -461,4 +468,5 @@ struct Line {
     bundle: Option<Box<BundleRecord>>,
     gap: Option<GapRecord>,
     shadow: Option<Box<ShadowRecord>>,
+    stream: Option<Box<StreamRecord>>,
 }

@@ -10,12 +10,14 @@
 mod decisions;
 mod histogram;
 mod shadow;
+mod transmit;
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 pub use decisions::{ActionLabel, ActionLabels, Cell, Decisions, Labels};
 pub use shadow::ShadowMetrics;
+pub use transmit::{Dropped, TransmitMetrics};
 
 /// Result label of what either took effect or was refused.
 #[derive(Debug)]
@@ -86,6 +88,8 @@ pub struct Metrics {
     pub tls_not_after: Gauge,
     /// What the shadow does.
     pub shadow: ShadowMetrics,
+    /// What the transmitter of signals does.
+    pub transmit: TransmitMetrics,
     /// Panics caught; each is a bug.
     pub panics: Counter,
     prometheus: PrometheusHandle,
@@ -151,6 +155,7 @@ impl Metrics {
             },
             tls_not_after: gauge!("cardea_tls_not_after_timestamp_seconds"),
             shadow: ShadowMetrics::register(),
+            transmit: TransmitMetrics::register(),
             panics: counter!("cardea_panics_total"),
             prometheus,
         }
@@ -199,6 +204,7 @@ fn describe() {
     );
     describe_counter!("cardea_panics_total", Unit::Count, "Panics caught; each is a bug");
     ShadowMetrics::describe();
+    TransmitMetrics::describe();
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use serde_json::Value;
 use smol_str::SmolStr;
 
 use crate::limits;
+use crate::ssf::event;
 use crate::ssf::event::{Common, Direction, Event, EventType};
 pub use crate::ssf::event::{Initiator, RiskLevel};
-use crate::ssf::event;
 
 /// Every event type that is published.
 pub const SUPPORTED: [EventType; 3] =
@@ -180,7 +180,10 @@ mod tests {
     fn a_change_of_assurance_says_which_way() {
         let told = payload(&conclusion(What::AssuranceLevel { previous: Some(2), current: 1 }));
         assert_eq!(told["change_direction"], "decrease");
-        assert_eq!((&told["previous_level"], &told["current_level"]), (&json!("nist-aal2"), &json!("nist-aal1")));
+        assert_eq!(
+            (&told["previous_level"], &told["current_level"]),
+            (&json!("nist-aal2"), &json!("nist-aal1"))
+        );
         let told = payload(&conclusion(What::AssuranceLevel { previous: None, current: 1 }));
         assert_eq!(told.get("change_direction"), None);
     }

@@ -19,11 +19,16 @@ pub struct PushHost {
 /// Why events are not pushed there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum EndpointFault {
-    #[error("`delivery.endpoint_url` is not a URL of at most {} bytes without user and fragment", limits::LOCATION_BYTES_MAX)]
+    #[error(
+        "`delivery.endpoint_url` is not a URL of at most {} bytes without user and fragment",
+        limits::LOCATION_BYTES_MAX
+    )]
     Form,
     #[error("`delivery.endpoint_url` must begin with https:// (http:// only for loopback)")]
     Scheme,
-    #[error("events may not be pushed to `{0}`: ask the operator to add it to the `push_hosts` of this receiver")]
+    #[error(
+        "events may not be pushed to `{0}`: ask the operator to add it to the `push_hosts` of this receiver"
+    )]
     Host(String),
 }
 
@@ -139,7 +144,9 @@ mod tests {
 
     #[test]
     fn wildcards_and_urls_are_no_hosts() {
-        for text in ["", "*.example", "https://rp.example", "rp.example/", "u@rp.example", "rp.example:99999", "a b"] {
+        for text in
+            ["", "*.example", "https://rp.example", "rp.example/", "u@rp.example", "rp.example:99999", "a b"]
+        {
             assert_eq!(PushHost::parse(text), None, "{text}");
         }
     }

@@ -76,7 +76,11 @@ impl Receivers {
     pub(super) fn who(&self, headers: &HeaderMap) -> Result<&Arc<Receiver>, Unknown> {
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let (Some(header), None) = (given.next(), given.next()) else {
-            return Err(if headers.contains_key(AUTHORIZATION) { Unknown::WrongToken } else { Unknown::NoToken });
+            return Err(if headers.contains_key(AUTHORIZATION) {
+                Unknown::WrongToken
+            } else {
+                Unknown::NoToken
+            });
         };
         let token = header.as_bytes().split_at_checked(7);
         let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer ")) else {

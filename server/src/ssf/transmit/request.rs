@@ -122,10 +122,10 @@ fn delivery(value: &Value, receiver: &Receiver, poll_url: Option<&str>) -> Resul
     };
     match object.get("method").and_then(Value::as_str) {
         Some(POLL) => match url {
-            Some(url) if Some(url) != poll_url => {
-                Err("`delivery.endpoint_url` is given by the transmitter when the method is poll: leave it out"
-                    .to_owned())
-            }
+            Some(url) if Some(url) != poll_url => Err(
+                "`delivery.endpoint_url` is given by the transmitter when the method is poll: leave it out"
+                    .to_owned(),
+            ),
             _ => Ok(Delivery::Poll),
         },
         Some(PUSH) => {
@@ -160,7 +160,14 @@ pub(super) fn supplied_matches(object: &Map<String, Value>, current: &Value) -> 
     let sets = |value: &Value| -> Option<BTreeSet<String>> {
         value.as_array()?.iter().map(|entry| entry.as_str().map(str::to_owned)).collect()
     };
-    for name in ["iss", "aud", "events_supported", "events_delivered", "min_verification_interval", "inactivity_timeout"] {
+    for name in [
+        "iss",
+        "aud",
+        "events_supported",
+        "events_delivered",
+        "min_verification_interval",
+        "inactivity_timeout",
+    ] {
         let Some(theirs) = object.get(name) else { continue };
         let ours = current.get(name).unwrap_or(&Value::Null);
         let is_same = match (sets(theirs), sets(ours)) {
@@ -168,7 +175,9 @@ pub(super) fn supplied_matches(object: &Map<String, Value>, current: &Value) -> 
             _ => theirs == ours,
         };
         if !is_same {
-            return Err(format!("`{name}` is given by the transmitter and is {ours}: leave it out or repeat it"));
+            return Err(format!(
+                "`{name}` is given by the transmitter and is {ours}: leave it out or repeat it"
+            ));
         }
     }
     Ok(())

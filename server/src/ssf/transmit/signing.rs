@@ -296,8 +296,7 @@ fn write(path: &Path, der: &[u8]) -> Result<(), KeyFault> {
     let fault = |source| KeyFault::Io { action: "write", path: path.to_owned(), source };
     let half = path.with_extension("new");
     let _ = fs::remove_file(&half);
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half).map_err(fault)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half).map_err(fault)?;
     file.write_all(der).and_then(|()| file.sync_all()).map_err(fault)?;
     fs::rename(&half, path).map_err(fault)?;
     if let Some(dir) = path.parent() {

@@ -300,11 +300,7 @@ impl Streams {
     }
 
     /// Drops what is too old, in every stream.
-    pub(super) fn expire(
-        &mut self,
-        now_ms: i64,
-        notice: &mut dyn FnMut(&Stream, u64) -> Claims,
-    ) -> Done {
+    pub(super) fn expire(&mut self, now_ms: i64, notice: &mut dyn FnMut(&Stream, u64) -> Claims) -> Done {
         let mut done = Done::default();
         let ids: Vec<SmolStr> = self.all.keys().cloned().collect();
         for id in ids {
@@ -323,11 +319,28 @@ impl Streams {
         }
     }
 
-    /// Takes out what the receiver has.
-    pub(super) fn acknowledge(&mut self, id: &str, jtis: &BTreeSet<&str>) -> Vec<Row> {
-        let Some(stream) = self.all.get_mut(id) else { return Vec::new() };
+    /// Takes out what the receiver has. Returns what it was, and what to store.
+    pub(super) fn acknowledge(&mut self, id: &str, jtis: &BTreeSet<&str>) -> (Vec<Item>, Vec<Row>) {
+        let Some(stream) = self.all.get_mut(id) else { return Default::default() };
         let gone = stream.outbox.acknowledge(jtis);
-        gone.into_iter().map(|item| Row::DeleteItem(stream.id.clone(), item.seq)).collect()
+        let rows = gone.iter().map(|item| Row::DeleteItem(stream.id.clone(), item.seq)).collect();
+        (gone, rows)
+    }
+
+    /// Puts an event about the stream itself into its line, whatever it asked for.
+    pub(super) fn tell(
+        &mut self,
+        id: &str,
+        claims: Claims,
+        now_ms: i64,
+        notice: &mut dyn FnMut(&Stream, u64) -> Claims,
+    ) -> Done {
+        match self.all.get(id) {
+            Some(stream) if stream.status != StreamStatus::Disabled => {
+                self.append(id, claims, now_ms, notice)
+            }
+            _ => Done::default(),
+        }
     }
 
     /// Remembers the token of an event that still waits.

@@ -213,7 +213,9 @@ fn fill(value: &Value, get: &dyn Fn(&str) -> Option<String>) -> Option<Value> {
             }
             Some(Value::Object(filled))
         }
-        Value::Array(all) => all.iter().map(|one| fill(one, get)).collect::<Option<Vec<_>>>().map(Value::Array),
+        Value::Array(all) => {
+            all.iter().map(|one| fill(one, get)).collect::<Option<Vec<_>>>().map(Value::Array)
+        }
         other => Some(other.clone()),
     }
 }
@@ -327,13 +329,20 @@ mod tests {
     /// Subjects that often have something in common.
     fn some_subject() -> impl Strategy<Value = Subject> {
         let simple = (0..3_u8).prop_map(|n| json!({ "format": "opaque", "id": format!("{n}") }));
-        let member = prop::option::weighted(0.6, (0..3_u8).prop_map(|n| json!({ "format": "opaque", "id": format!("{n}") })));
-        let complex = (member.clone(), member.clone(), member).prop_filter_map("no member", |(user, session, device)| {
-            let named = [("user", user), ("session", session), ("device", device)];
-            let members = named.into_iter().filter_map(|(name, member)| Some((name.to_owned(), member?)));
-            let object: serde_json::Map<String, Value> = members.chain([("format".to_owned(), json!("complex"))]).collect();
-            (object.len() > 1).then_some(Value::Object(object))
-        });
+        let member = prop::option::weighted(
+            0.6,
+            (0..3_u8).prop_map(|n| json!({ "format": "opaque", "id": format!("{n}") })),
+        );
+        let complex = (member.clone(), member.clone(), member).prop_filter_map(
+            "no member",
+            |(user, session, device)| {
+                let named = [("user", user), ("session", session), ("device", device)];
+                let members = named.into_iter().filter_map(|(name, member)| Some((name.to_owned(), member?)));
+                let object: serde_json::Map<String, Value> =
+                    members.chain([("format".to_owned(), json!("complex"))]).collect();
+                (object.len() > 1).then_some(Value::Object(object))
+            },
+        );
         prop_oneof![simple, complex].prop_map(|value| Subject::read(&value).unwrap())
     }
 

@@ -179,9 +179,15 @@ mod tests {
 
     #[test]
     fn issuers_that_receivers_would_refuse_are_refused() {
-        for issuer in
-            ["", "t.example", "http://t.example", "https://u@t.example", "https://t.example/?a", "https://t.example/#a", "ftp://t.example"]
-        {
+        for issuer in [
+            "",
+            "t.example",
+            "http://t.example",
+            "https://u@t.example",
+            "https://t.example/?a",
+            "https://t.example/#a",
+            "ftp://t.example",
+        ] {
             assert!(Urls::new(issuer).is_err(), "{issuer}");
         }
         assert!(Urls::new("http://127.0.0.1:8080").is_ok());

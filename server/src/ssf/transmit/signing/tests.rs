@@ -54,8 +54,7 @@ fn openssl_verifies_what_was_signed_and_refuses_what_was_changed() {
     assert_eq!(n.len() * 4, limits::SSF_KEY_BITS);
     let signature_file = dir.path().join("signature");
     std::fs::write(&signature_file, B64.decode(signature).unwrap()).unwrap();
-    let verify =
-        ["dgst", "-sha256", "-verify", public_file, "-signature", signature_file.to_str().unwrap()];
+    let verify = ["dgst", "-sha256", "-verify", public_file, "-signature", signature_file.to_str().unwrap()];
     assert!(openssl(&verify, Some(signing_input.as_bytes())).0);
     assert!(!openssl(&verify, Some(format!("{signing_input}x").as_bytes())).0);
 }
