@@ -278,7 +278,7 @@ pub const SSF_CONCLUSIONS_MAX: usize = 16_384;
 pub const SSF_CONCLUSIONS_AT_ONCE: usize = 256;
 
 /// Receivers in the configuration, each a partner that somebody made an agreement with.
-pub const SSF_RECEIVERS_MAX: usize = 64;
+pub const SSF_STREAM_OWNERS_MAX: usize = 64;
 
 /// Streams of one receiver: one for production and one for each of a few test installations.
 pub const SSF_STREAMS_PER_RECEIVER_MAX: usize = 8;

@@ -256,7 +256,12 @@ fn changes(records: &[Body]) -> Vec<String> {
         Body::Bundle(bundle) => {
             Some(format!("{} {} {} {}", bundle.change, bundle.name, bundle.revision, bundle.reason))
         }
-        Body::Decision(_) | Body::Signal(_) | Body::Session(_) | Body::Gap(_) | Body::Shadow(_) => None,
+        Body::Decision(_)
+        | Body::Signal(_)
+        | Body::Session(_)
+        | Body::Gap(_)
+        | Body::Shadow(_)
+        | Body::Stream(_) => None,
     };
     records.iter().filter_map(told).collect()
 }

@@ -24,8 +24,8 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
+use crate::audit::Audit;
 use crate::audit::record::{Body, SessionRecord};
-use crate::audit::{Audit, Place};
 use crate::clock::Clock;
 use crate::config::WhenStale;
 use crate::metrics::{ActionLabels, Cell, Labels, Metrics};
@@ -278,12 +278,8 @@ impl Pipeline {
     /// Records a change of state. A change is never held back for want of a place: most of them close doors. What
     /// cannot be recorded is counted, and a gap record tells.
     pub fn record(&self, body: Body, now: Now) {
-        match self.audit.reserve() {
-            Ok(place) => Place::fill_body(place, wall_ms(now), body),
-            Err(_full) => {
-                self.audit.count_lost();
-                self.metrics.audit_gaps.increment(1);
-            }
+        if !self.audit.record(wall_ms(now), body) {
+            self.metrics.audit_gaps.increment(1);
         }
     }
 

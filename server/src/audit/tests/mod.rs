@@ -102,7 +102,12 @@ fn numbered(number: usize) -> Body {
 fn number(record: &Record) -> Option<usize> {
     match &record.body {
         Body::Session(session) => session.session_id.parse().ok(),
-        Body::Decision(_) | Body::Signal(_) | Body::Bundle(_) | Body::Gap(_) | Body::Shadow(_) => None,
+        Body::Decision(_)
+        | Body::Signal(_)
+        | Body::Bundle(_)
+        | Body::Gap(_)
+        | Body::Shadow(_)
+        | Body::Stream(_) => None,
     }
 }
 

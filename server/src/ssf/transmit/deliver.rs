@@ -36,6 +36,13 @@ pub(super) struct Sending {
     pub(super) arrived: Arc<Notify>,
 }
 
+#[cfg(test)]
+impl Sending {
+    pub(super) fn is_sending(&self) -> bool {
+        self.is_busy
+    }
+}
+
 /// What is sent next, and where to.
 struct Next {
     item: Item,
@@ -103,7 +110,7 @@ impl Transmitter {
             };
             let Some(token) = token else { return };
             let answer = self.pusher.send(&next.endpoint, next.authorization.as_ref(), &token.token).await;
-            let metrics = &self.pipeline.metrics().transmit;
+            let metrics = self.metrics();
             match answer {
                 Answer::Taken => {
                     metrics.sent.increment(1);
@@ -145,13 +152,13 @@ impl Transmitter {
 
     /// Counts and records an event that its receiver cannot use.
     pub(super) fn refused(&self, id: &str, item: &Item, why: &str) {
-        self.pipeline.metrics().transmit.dropped.refused.increment(1);
+        self.metrics().dropped.refused.increment(1);
         let receiver =
             self.streams.lock().by_id(id).map_or_else(SmolStr::default, |stream| stream.receiver.clone());
         let what = if item.kind == Kind::Event { "event" } else { "notice" };
         tracing::warn!(stream = %id, %receiver, jti = %item.jti, why, "a receiver cannot use an {what}");
         let reason = format!("`{}`: {why}", item.jti);
-        self.note(&StreamRecord {
+        self.note(StreamRecord {
             events: 1,
             reason: reason.into(),
             ..StreamRecord::of(id, &receiver, "event_refused")
@@ -160,7 +167,7 @@ impl Transmitter {
 
     /// Lets a stream wait after a failure.
     fn wait(&self, id: &str, why: &str, after: Option<Duration>) {
-        self.pipeline.metrics().transmit.retried.increment(1);
+        self.metrics().retried.increment(1);
         let now_ns = self.now().mono_ns;
         let mut all = self.sending.lock();
         let sending = all.entry(id.into()).or_default();

@@ -239,7 +239,7 @@ impl Transmitter {
             (changed, described)
         };
         self.settle(changed).await?;
-        self.note(&StreamRecord::of(&id, &receiver.name, "created"));
+        self.note(StreamRecord::of(&id, &receiver.name, "created"));
         Ok(described)
     }
 
@@ -263,7 +263,7 @@ impl Transmitter {
         self.try_again(id);
         self.settle(changed).await?;
         let change = if replace { "replaced" } else { "updated" };
-        self.note(&StreamRecord::of(id, &receiver.name, change));
+        self.note(StreamRecord::of(id, &receiver.name, change));
         Ok(described)
     }
 
@@ -273,7 +273,7 @@ impl Transmitter {
             sending.arrived.notify_waiters();
         }
         self.settle(changed).await?;
-        self.note(&StreamRecord::of(id, &receiver.name, "deleted"));
+        self.note(StreamRecord::of(id, &receiver.name, "deleted"));
         Ok(())
     }
 
@@ -293,7 +293,7 @@ impl Transmitter {
         self.try_again(id);
         self.wake_stream(id);
         self.settle(changed).await?;
-        self.note(&record);
+        self.note(record);
         Ok(described)
     }
 
@@ -314,7 +314,7 @@ impl Transmitter {
         })?;
         self.settle(changed).await?;
         let change = if is_in { "subject_added" } else { "subject_removed" };
-        self.note(&StreamRecord::of(id, &receiver.name, change));
+        self.note(StreamRecord::of(id, &receiver.name, change));
         Ok(())
     }
 

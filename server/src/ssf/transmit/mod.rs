@@ -60,10 +60,12 @@ use self::store::Store;
 use self::streams::{Done, Stream, Streams};
 pub use self::subject::{TEMPLATE_DEFAULT, Template};
 pub use self::urls::Urls;
+use crate::audit::Audit;
 use crate::audit::record::{Body, StreamRecord};
+use crate::clock::Clock;
 use crate::ledger::{Ledger, LedgerFault};
 use crate::limits;
-use crate::pipeline::Pipeline;
+use crate::metrics::{Metrics, TransmitMetrics};
 use crate::shutdown::{Phase, Shutdown};
 use crate::supervise::Supervisor;
 
@@ -72,16 +74,16 @@ use crate::supervise::Supervisor;
 pub enum OpenFault {
     /// Tokens of a receiver.
     #[error(transparent)]
-    Tokens(#[from] receivers::TokenFault),
+    Tokens(#[from] TokenFault),
     /// Signing keys.
     #[error(transparent)]
-    Keys(#[from] signing::KeyFault),
+    Keys(#[from] KeyFault),
     /// What was kept.
     #[error(transparent)]
     Store(#[from] LedgerFault),
     /// The client that pushes.
     #[error(transparent)]
-    Client(#[from] push::ClientFault),
+    Client(#[from] ClientFault),
 }
 
 /// See the module.
@@ -97,8 +99,22 @@ pub struct Transmitter {
     intake: ArrayQueue<(Conclusion, i64)>,
     lost: AtomicU64,
     work: Notify,
-    pipeline: Arc<Pipeline>,
-    shutdown: Shutdown,
+    around: Around,
+}
+
+/// What the transmitter works with.
+#[derive(Clone, Debug)]
+pub struct Around {
+    /// Where streams, events and the lives of keys are kept.
+    pub ledger: Ledger,
+    /// Where changes are recorded.
+    pub audit: Arc<Audit>,
+    /// Where it counts.
+    pub metrics: Arc<Metrics>,
+    /// Where it reads the time.
+    pub clock: Clock,
+    /// Ends it.
+    pub shutdown: Shutdown,
 }
 
 impl std::fmt::Debug for Transmitter {
@@ -112,12 +128,7 @@ impl Transmitter {
     ///
     /// # Errors
     /// See [`OpenFault`].
-    pub fn open(
-        options: Options,
-        ledger: Ledger,
-        pipeline: Arc<Pipeline>,
-        shutdown: Shutdown,
-    ) -> Result<Self, OpenFault> {
+    pub fn open(options: Options, around: Around) -> Result<Self, OpenFault> {
         let receivers = Receivers::open(&options.receivers)?;
         let bounds = Bounds {
             items: options.outbox_max,
@@ -127,7 +138,7 @@ impl Transmitter {
         let interval_ms =
             i64::try_from(options.min_verification_interval_s).unwrap_or(i64::MAX / 1000) * 1000;
         let mut streams = Streams::new(bounds, interval_ms);
-        let store = Store::new(ledger);
+        let store = Store::new(around.ledger.clone());
         store.load(&mut streams)?;
         let (signer, gone) = Signer::open(&options.keys_dir, store.keys()?)?;
         let pusher = Pusher::new(options.ca.as_deref())?;
@@ -141,13 +152,12 @@ impl Transmitter {
             intake: ArrayQueue::new(limits::SSF_CONCLUSIONS_MAX),
             lost: AtomicU64::new(0),
             work: Notify::new(),
-            pipeline,
-            shutdown,
+            around,
             options,
         };
         for life in gone {
             tracing::error!(kid = %life.kid, "the file of a signing key is gone: what it signed cannot be verified any more");
-            transmitter.note(&StreamRecord::of_key(&life.kid, "key_lost"));
+            transmitter.note(StreamRecord::of_key(&life.kid, "key_lost"));
             transmitter.store.write_keys(&[], &[life.kid])?;
         }
         while let Some(step) = transmitter.key_step() {
@@ -166,7 +176,7 @@ impl Transmitter {
     pub fn conclude(&self, conclusion: Conclusion, now: Now) {
         if self.intake.push((conclusion, now.wall_ms)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            self.pipeline.metrics().transmit.conclusions_lost.increment(1);
+            self.metrics().conclusions_lost.increment(1);
         }
         self.work.notify_one();
     }
@@ -190,7 +200,7 @@ impl Transmitter {
         let mut tasks = supervisor.tasks();
         let mut upkeep = tokio::time::interval(limits::SSF_UPKEEP_INTERVAL);
         upkeep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while self.shutdown.phase() == Phase::Running {
+        while self.around.shutdown.phase() == Phase::Running {
             self.publish_all();
             let due = self.start_due(&mut tasks);
             tokio::select! {
@@ -198,7 +208,7 @@ impl Transmitter {
                 () = tasks.join_next(), if !tasks.is_empty() => {}
                 () = tokio::time::sleep(due.unwrap_or(limits::SSF_UPKEEP_INTERVAL)) => {}
                 _ = upkeep.tick() => self.upkeep().await,
-                () = self.shutdown.draining() => {}
+                () = self.around.shutdown.draining() => {}
             }
         }
         // What was concluded during the last round must be in the outbox when the process ends.
@@ -207,7 +217,7 @@ impl Transmitter {
     }
 
     async fn run_keys(&self) {
-        while self.shutdown.phase() == Phase::Running {
+        while self.around.shutdown.phase() == Phase::Running {
             if let Some(step) = self.key_step() {
                 if let Err(fault) = self.key_step_aside(step).await {
                     tracing::error!(%fault, "the signing keys could not be looked after; the last one goes on signing");
@@ -215,7 +225,7 @@ impl Transmitter {
             }
             tokio::select! {
                 () = tokio::time::sleep(limits::SSF_UPKEEP_INTERVAL) => {}
-                () = self.shutdown.draining() => {}
+                () = self.around.shutdown.draining() => {}
             }
         }
     }
@@ -232,7 +242,7 @@ impl Transmitter {
         }
         let (signer, now_ms) = (Arc::clone(&self.signer), self.now().wall_ms);
         let made = tokio::task::spawn_blocking(move || signer.make(now_ms)).await;
-        let key = made.unwrap_or_else(|error| Err(signing::KeyFault::Make(error.to_string())))?;
+        let key = made.unwrap_or_else(|error| Err(KeyFault::Make(error.to_string())))?;
         self.publish_key(key)
     }
 
@@ -244,13 +254,13 @@ impl Transmitter {
                 let changed = self.signer.promote(now_ms);
                 self.store.write_keys(&changed, &[])?;
                 for life in changed.iter().filter(|life| life.ended_ms.is_none()) {
-                    self.note(&StreamRecord::of_key(&life.kid, "key_signs"));
+                    self.note(StreamRecord::of_key(&life.kid, "key_signs"));
                 }
             }
             Step::Forget(kid) => {
                 self.store.write_keys(&[], std::slice::from_ref(kid))?;
                 self.signer.forget(kid);
-                self.note(&StreamRecord::of_key(kid, "key_forgotten"));
+                self.note(StreamRecord::of_key(kid, "key_forgotten"));
             }
         }
         Ok(())
@@ -261,7 +271,7 @@ impl Transmitter {
         let life = key.life.clone();
         self.store.write_keys(std::slice::from_ref(&life), &[])?;
         self.signer.publish(key);
-        self.note(&StreamRecord::of_key(&life.kid, "key_made"));
+        self.note(StreamRecord::of_key(&life.kid, "key_made"));
         Ok(())
     }
 
@@ -282,7 +292,7 @@ impl Transmitter {
                     lost,
                     "conclusions were lost before they became events: too much happened at once"
                 );
-                self.note(&StreamRecord { events: lost, ..StreamRecord::of("", "", "conclusions_lost") });
+                self.note(StreamRecord { events: lost, ..StreamRecord::of("", "", "conclusions_lost") });
             }
         }
     }
@@ -305,7 +315,7 @@ impl Transmitter {
         for (conclusion, came_ms) in batch {
             let maker = Maker { now_ms: *came_ms, ..maker };
             let Some(subject) = self.options.subject.subject(&conclusion.about, maker.issuer) else {
-                self.pipeline.metrics().transmit.dropped.no_subject.increment(1);
+                self.metrics().dropped.no_subject.increment(1);
                 continue;
             };
             let (kind, payload) = (conclusion.what.event_type(), conclusion::payload(conclusion));
@@ -344,7 +354,7 @@ impl Transmitter {
             return;
         }
         if let Err(fault) = self.store.write(streams, rows) {
-            self.pipeline.metrics().transmit.unstored.increment(rows.len() as u64);
+            self.metrics().unstored.increment(rows.len() as u64);
             tracing::error!(%fault, rows = rows.len(), "changes of outgoing signals are not kept: a restart would lose them");
         }
     }
@@ -352,12 +362,12 @@ impl Transmitter {
     /// Counts and records what was dropped.
     fn account(&self, done: &Done) {
         for (id, dropped) in &done.dropped {
-            self.pipeline.metrics().transmit.dropped.bounds.increment(*dropped);
+            self.metrics().dropped.bounds.increment(*dropped);
             let receiver =
                 self.streams.lock().by_id(id).map_or_else(SmolStr::default, |stream| stream.receiver.clone());
             tracing::warn!(stream = %id, %receiver, dropped, "events were dropped: their receiver did not take them in time");
             let record = StreamRecord::of(id, &receiver, "events_dropped");
-            self.note(&StreamRecord { events: *dropped, ..record });
+            self.note(StreamRecord { events: *dropped, ..record });
         }
     }
 
@@ -373,7 +383,7 @@ impl Transmitter {
             let mut streams = self.streams.lock();
             let done = streams.expire(now_ms, &mut notice);
             self.keep(&streams, &done.rows);
-            self.pipeline.metrics().transmit.gauge(
+            self.metrics().gauge(
                 streams.all().count(),
                 streams.all().map(|stream| stream.outbox.len()).sum(),
                 streams
@@ -388,11 +398,18 @@ impl Transmitter {
     }
 
     fn now(&self) -> Now {
-        self.pipeline.clock().now()
+        self.around.clock.now()
     }
 
-    fn note(&self, record: &StreamRecord) {
-        self.pipeline.record(Body::Stream(record.clone()), self.now());
+    fn metrics(&self) -> &TransmitMetrics {
+        &self.around.metrics.transmit
+    }
+
+    fn note(&self, record: StreamRecord) {
+        let time_ms = u64::try_from(self.now().wall_ms).unwrap_or(0);
+        if !self.around.audit.record(time_ms, Body::Stream(record)) {
+            self.around.metrics.audit_gaps.increment(1);
+        }
     }
 }
 

@@ -58,7 +58,7 @@ impl Transmitter {
             .signed(id, items.clone())
             .await
             .map_err(|_| Refusal::unavailable("no event can be signed now"))?;
-        self.pipeline.metrics().transmit.sent.increment(tokens.len() as u64);
+        self.metrics().sent.increment(tokens.len() as u64);
         let named = |(item, signed): (Item, Signed)| (item.jti.to_string(), json!(&*signed.token));
         let sets: Map<String, Value> = items.into_iter().zip(tokens).map(named).collect();
         Ok(json!({ "sets": sets, "moreAvailable": more }))
@@ -107,7 +107,7 @@ impl Transmitter {
             tokio::select! {
                 () = arrived => {}
                 () = &mut end => return Ok(found),
-                () = self.shutdown.draining() => return Ok(found),
+                () = self.around.shutdown.draining() => return Ok(found),
             }
         }
     }

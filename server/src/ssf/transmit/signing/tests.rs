@@ -45,7 +45,7 @@ fn openssl_verifies_what_was_signed_and_refuses_what_was_changed() {
     let (ok, public) = openssl(&["pkey", "-inform", "DER", "-in", file, "-pubout"], None);
     assert!(ok, "openssl reads the key file");
     let public_file = dir.path().join("public.pem");
-    std::fs::write(&public_file, public).unwrap();
+    fs::write(&public_file, public).unwrap();
     let public_file = public_file.to_str().unwrap();
     let (_, modulus) = openssl(&["rsa", "-pubin", "-in", public_file, "-noout", "-modulus"], None);
     let n = B64.decode(jwks["keys"][0]["n"].as_str().unwrap()).unwrap();
@@ -53,7 +53,7 @@ fn openssl_verifies_what_was_signed_and_refuses_what_was_changed() {
     assert_eq!(String::from_utf8(modulus).unwrap().trim(), format!("Modulus={n}"));
     assert_eq!(n.len() * 4, limits::SSF_KEY_BITS);
     let signature_file = dir.path().join("signature");
-    std::fs::write(&signature_file, B64.decode(signature).unwrap()).unwrap();
+    fs::write(&signature_file, B64.decode(signature).unwrap()).unwrap();
     let verify = ["dgst", "-sha256", "-verify", public_file, "-signature", signature_file.to_str().unwrap()];
     assert!(openssl(&verify, Some(signing_input.as_bytes())).0);
     assert!(!openssl(&verify, Some(format!("{signing_input}x").as_bytes())).0);
@@ -66,17 +66,17 @@ fn a_key_file_is_its_owners_alone_and_survives_a_restart() {
     let first = signer(&keys);
     let lives = first.lives();
     let file = path_of(&keys, &lives[0].kid);
-    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    assert_eq!(std::fs::metadata(&keys).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&keys).unwrap().permissions().mode() & 0o777, 0o700);
     let (second, gone) = Signer::open(&keys, lives.clone()).unwrap();
     assert_eq!((second.lives(), second.jwks(), gone), (lives.clone(), first.jwks(), Vec::new()));
 
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     assert!(matches!(Signer::open(&keys, lives.clone()), Err(KeyFault::Open(_))));
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    std::fs::write(&file, b"not a key").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&file, b"not a key").unwrap();
     assert!(matches!(Signer::open(&keys, lives.clone()), Err(KeyFault::Content(_))));
-    std::fs::remove_file(&file).unwrap();
+    fs::remove_file(&file).unwrap();
     let (third, gone) = Signer::open(&keys, lives.clone()).unwrap();
     assert_eq!((third.lives(), gone), (Vec::new(), lives));
 }
@@ -87,7 +87,7 @@ fn a_key_in_the_file_of_another_is_refused() {
     let signer = signer(dir.path());
     let life = signer.lives().remove(0);
     let other = Life { kid: "another".into(), ..life.clone() };
-    std::fs::rename(path_of(dir.path(), &life.kid), path_of(dir.path(), "another")).unwrap();
+    fs::rename(path_of(dir.path(), &life.kid), path_of(dir.path(), "another")).unwrap();
     assert!(matches!(Signer::open(dir.path(), vec![other]), Err(KeyFault::Content(_))));
 }
 
