@@ -24,7 +24,7 @@ use crate::audit::AuditConfig;
 use crate::pipeline;
 use crate::ssf::jwk::KeySet;
 use crate::ssf::set::{Expected, Set, Unverified};
-use crate::supervise::Deaths;
+use crate::supervise::{Deaths, Ended};
 
 const START_MS: i64 = 1_790_000_000_000;
 const ISSUER: &str = "https://t.example/";
@@ -39,6 +39,7 @@ struct Node {
     ledger: Ledger,
     writing: Option<JoinHandle<Result<(), LedgerFault>>>,
     supervisor: Supervisor,
+    running: Mutex<Option<Ended>>,
     _deaths: Deaths,
     dir: PathBuf,
 }
@@ -97,6 +98,7 @@ impl Node {
             ledger,
             writing: Some(writing),
             supervisor,
+            running: Mutex::default(),
             _deaths: deaths,
             dir: dir.to_owned(),
         }
@@ -105,12 +107,16 @@ impl Node {
     /// Lets it run, as `serve` does.
     fn run(&self) {
         let running = Arc::clone(&self.transmitter).run(self.supervisor.clone());
-        self.supervisor.task("ssf-transmit", running);
+        *self.running.lock() = Some(self.supervisor.task("ssf-transmit", running));
     }
 
     /// Ends it as a good stop does, and returns what it recorded.
-    fn close(mut self) -> Vec<String> {
+    async fn close(mut self) -> Vec<String> {
         self.transmitter.around.shutdown.abort();
+        let running = self.running.lock().take();
+        if let Some(running) = running {
+            running.wait().await;
+        }
         self.ledger.close();
         self.writing.take().unwrap().join().unwrap().unwrap();
         self.transmitter.around.audit.close().unwrap();

@@ -39,7 +39,7 @@ async fn another_receivers_stream_is_not_there() {
     assert_eq!(node.ask("GET", "/ssf/streams", OTHER, "").await.1, json!([]));
     let untouched = node.poll(&id, json!({ "returnImmediately": true })).await;
     assert_eq!(sessions(&untouched), ["s1"]);
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -61,7 +61,7 @@ async fn without_a_token_or_its_scope_nothing_is_told_or_changed() {
         let (status, answer, _) = node.ask("POST", path, READER, "{}").await;
         assert_eq!((status, &answer["err"]), (StatusCode::FORBIDDEN, &json!("insufficient_scope")), "{path}");
     }
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -82,18 +82,18 @@ async fn nobody_makes_the_transmitter_send_where_it_may_not() {
         let (status, answer) = node.post("/ssf/streams", body).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{url}: {answer}");
     }
-    node.close();
+    node.close().await;
     // A host that was allowed and no longer is gets nothing.
     let node = Node::open(dir.path(), |options| allow(options, &[partner.at]));
     node.stream(push_to(partner.at)).await;
-    node.close();
+    node.close().await;
     let node = Node::open(dir.path(), |_| {});
     node.run();
     node.conclude(revoked("ann", "s1"));
     let retried = || node.transmitter.around.metrics.render().contains("cardea_ssf_retried_total 1");
     until("it was not sent", retried).await;
     assert_eq!(partner.asked.load(Ordering::SeqCst), 0);
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -114,7 +114,7 @@ async fn a_redirect_is_not_followed() {
     let retried = || node.transmitter.around.metrics.render().contains("cardea_ssf_retried_total 1");
     until("it was answered", retried).await;
     assert_eq!((redirecting.asked.load(Ordering::SeqCst), target.asked.load(Ordering::SeqCst)), (1, 0));
-    node.close();
+    node.close().await;
 }
 
 /// A receiver that takes a request and then does `what` with the socket.
@@ -175,7 +175,7 @@ async fn a_hundred_megabytes_are_not_read() {
             sent.load(Ordering::SeqCst)
         );
         node.ask("DELETE", &format!("/ssf/streams?stream_id={id}"), RP, "").await;
-        node.close();
+        node.close().await;
     }
 }
 
@@ -192,7 +192,7 @@ async fn a_receiver_that_never_ends_its_answer_holds_up_nobody_else() {
         node.conclude(revoked("ann", &format!("s{n}")));
     }
     until("the good one has all", || good.got.lock().len() == 20).await;
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -231,5 +231,5 @@ async fn streams_subjects_waiters_and_bodies_are_bounded() {
     assert_eq!(refused, 2, "{polls:?}");
     // Those that were given up count no longer.
     assert_eq!(wait().await, None);
-    node.close();
+    node.close().await;
 }

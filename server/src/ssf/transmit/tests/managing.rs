@@ -17,7 +17,7 @@ async fn metadata_and_keys_are_for_everybody() {
     assert_eq!((status, jwks["keys"].as_array().unwrap().len()), (StatusCode::OK, 1));
     assert_eq!((&jwks["keys"][0]["kty"], &jwks["keys"][0]["alg"]), (&json!("RSA"), &json!("RS256")));
     assert!(!jwks.to_string().contains("\"d\""), "no private part");
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -59,7 +59,7 @@ async fn a_stream_is_made_read_changed_replaced_and_deleted() {
     assert_eq!(node.get("/ssf/streams").await, json!([]));
     let (status, ..) = node.ask("GET", &format!("/ssf/streams?stream_id={id}"), RP, "").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
-    let records = node.close().join("\n");
+    let records = node.close().await.join("\n");
     for change in ["created", "updated", "replaced", "deleted", "key_made", "key_signs"] {
         assert!(records.contains(&format!("\"change\":\"{change}\"")), "{change}: {records}");
     }
@@ -126,7 +126,7 @@ async fn requests_that_cannot_be_read_are_refused_with_what_to_do() {
         .into_parts();
     assert_eq!(node.transmitter.handle(&parts, b"{}").await.status(), StatusCode::BAD_REQUEST);
     assert_eq!(node.get("/ssf/streams").await.as_array().unwrap().len(), 1, "nothing came of all that");
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -140,7 +140,7 @@ async fn methods_and_addresses_that_are_not_there_are_told_apart() {
         assert_eq!(status, StatusCode::NOT_FOUND, "{path}");
         assert!(!node.transmitter.owns(path), "{path}");
     }
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -172,7 +172,7 @@ async fn a_paused_stream_holds_and_a_disabled_one_drops() {
     node.conclude(revoked("ann", "s4"));
     node.transmitter.publish_all();
     assert_eq!(sessions(&node.poll(&id, at_once).await), ["s4"]);
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -183,7 +183,7 @@ async fn subjects_that_are_removed_stay_out_across_a_restart_until_they_are_adde
     let ann = json!({ "format": "iss_sub", "iss": ISSUER, "sub": "User::\"ann\"" });
     let (status, body) = node.post("/ssf/subjects/remove", json!({ "stream_id": id, "subject": ann })).await;
     assert_eq!((status, body), (StatusCode::NO_CONTENT, Value::Null));
-    node.close();
+    node.close().await;
     let node = Node::open(dir.path(), |_| {});
     let tell = || {
         node.conclude(revoked("ann", "of-ann"));
@@ -198,7 +198,7 @@ async fn subjects_that_are_removed_stay_out_across_a_restart_until_they_are_adde
     tell();
     let answer = node.poll(&id, json!({ "returnImmediately": true, "ack": jtis(&answer) })).await;
     assert_eq!(sessions(&answer), ["of-ann", "of-bob"]);
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -226,5 +226,5 @@ async fn verification_is_an_event_of_the_stream_and_not_too_often() {
     node.post("/ssf/status", json!({ "stream_id": id, "status": "disabled" })).await;
     node.clock.advance(Duration::from_secs(60));
     assert_eq!(node.post("/ssf/verify", verify).await.0, StatusCode::BAD_REQUEST);
-    node.close();
+    node.close().await;
 }

@@ -26,7 +26,7 @@ async fn an_event_comes_signed_with_its_subject_its_txn_and_for_its_audience() {
     for forbidden in ["sub", "exp"] {
         assert_eq!(claims(token).get(forbidden), None);
     }
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -42,7 +42,7 @@ async fn what_is_not_acknowledged_comes_again_and_across_a_restart() {
     assert_eq!((sessions(&first), &first["moreAvailable"]), (vec!["s0".into(), "s1".into()], &json!(true)));
     let again = node.poll(&id, json!({ "maxEvents": 2, "returnImmediately": true })).await;
     assert_eq!(again, first, "the same tokens, to the letter");
-    node.close();
+    node.close().await;
 
     let node = Node::open(dir.path(), |_| {});
     let jtis = jtis(&first);
@@ -54,7 +54,7 @@ async fn what_is_not_acknowledged_comes_again_and_across_a_restart() {
     // Acknowledging again changes nothing.
     let same = node.poll(&id, json!({ "ack": jtis, "returnImmediately": true })).await;
     assert_eq!(sessions(&same), sessions(&rest));
-    let records = node.close().join("\n");
+    let records = node.close().await.join("\n");
     assert!(
         records.contains("event_refused") && records.contains("invalid_request: what is that"),
         "{records}"
@@ -80,7 +80,7 @@ async fn a_long_poll_is_answered_by_the_event_that_comes() {
     };
     tokio::join!(waits, tells);
     assert_eq!(node.transmitter.sending.lock()[id.as_str()].waiters, 0);
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -100,7 +100,7 @@ async fn a_long_poll_ends_when_its_stream_does_and_when_the_process_drains() {
         node.transmitter.around.shutdown.drain();
     });
     assert_eq!(answer["sets"], json!({}));
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -116,7 +116,7 @@ async fn an_event_is_not_sent_back_to_whoever_caused_it() {
     node.transmitter.publish_all();
     let answer = node.poll(&id, json!({ "returnImmediately": true })).await;
     assert_eq!(sessions(&answer), ["https://else.example/"]);
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -136,7 +136,7 @@ async fn what_has_no_room_is_dropped_counted_recorded_and_told() {
     assert!(told["reason"].as_str().unwrap().starts_with("13 events were dropped"), "{told}");
     let metrics = node.transmitter.around.metrics.render();
     assert!(metrics.contains("cardea_ssf_dropped_total{reason=\"bounds\"} 13"), "{metrics}");
-    let records = node.close().join("\n");
+    let records = node.close().await.join("\n");
     assert!(records.contains("\"events_dropped\",\"events\":13"), "{records}");
 }
 
@@ -154,7 +154,7 @@ async fn conclusions_that_find_no_place_are_told_to_everybody() {
     let told = &notice["events"]["https://schemas.openid.net/secevent/ssf/event-type/stream-updated"];
     assert!(told["reason"].as_str().unwrap().contains("up to 7 events"), "{told}");
     assert!(node.transmitter.around.metrics.render().contains("cardea_ssf_conclusions_lost_total 7"));
-    assert!(node.close().join("\n").contains("\"conclusions_lost\",\"events\":7"));
+    assert!(node.close().await.join("\n").contains("\"conclusions_lost\",\"events\":7"));
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -172,7 +172,7 @@ async fn events_that_nobody_takes_end_with_their_age() {
     node.clock.advance(Duration::from_millis(1));
     node.transmitter.upkeep().await;
     assert_eq!(sessions(&node.poll(&id, json!({ "returnImmediately": true })).await), ["-", "new"]);
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -211,5 +211,5 @@ async fn a_key_that_begins_to_sign_was_published_and_signs_what_waits() {
     until("the old key is forgotten", || !node.transmitter.signer.lives().iter().any(|life| life.kid == old))
         .await;
     assert!(!dir.path().join("keys").join(format!("{old}.p8")).exists());
-    node.close();
+    node.close().await;
 }

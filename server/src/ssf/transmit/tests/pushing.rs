@@ -108,7 +108,7 @@ async fn events_are_pushed_in_order_with_the_headers_of_the_standard() {
     let waits = || node.transmitter.streams.lock().by_id(&id).unwrap().outbox.len();
     until("nothing waits", || waits() == 0).await;
     assert!(node.transmitter.around.metrics.render().contains("cardea_ssf_sent_total 200"));
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -136,7 +136,7 @@ async fn a_receiver_that_fails_gets_the_event_again_and_nothing_overtakes_it() {
     until("both came", || partner.got.lock().len() == 2).await;
     assert_eq!(told(&partner), ["s0", "s1"]);
     assert!(node.transmitter.around.metrics.render().contains("cardea_ssf_retried_total 3"));
-    node.close();
+    node.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -154,7 +154,7 @@ async fn an_event_that_its_receiver_cannot_use_does_not_hold_up_the_others() {
     node.conclude(revoked("ann", "s1"));
     until("the second came", || partner.got.lock().len() == 1).await;
     assert_eq!(told(&partner), ["s1"]);
-    assert!(node.close().join("\n").contains("invalid_request: never heard of that"));
+    assert!(node.close().await.join("\n").contains("invalid_request: never heard of that"));
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -166,16 +166,16 @@ async fn what_was_not_taken_is_pushed_after_a_restart() {
     node.post("/ssf/verify", json!({ "stream_id": id })).await;
     node.conclude(revoked("ann", "s0"));
     node.transmitter.publish_all();
-    node.close();
+    node.close().await;
     let node = Node::open(dir.path(), |options| allow(options, &[partner.at]));
     node.run();
     until("both came", || partner.got.lock().len() == 2).await;
     assert_eq!(told(&partner), ["-", "s0"]);
-    node.close();
+    node.close().await;
     let node = Node::open(dir.path(), |options| allow(options, &[partner.at]));
     node.run();
     node.conclude(revoked("ann", "s1"));
     until("the next came", || partner.got.lock().len() == 3).await;
     assert_eq!(told(&partner), ["-", "s0", "s1"], "what was taken does not come again");
-    node.close();
+    node.close().await;
 }
