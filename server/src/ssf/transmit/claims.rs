@@ -32,7 +32,7 @@ impl Maker<'_> {
         payload: &Value,
     ) -> Claims {
         let subject: Value = serde_json::from_str(subject.as_str()).unwrap_or_default();
-        self.claims(audience, Some(txn), subject, kind, payload.clone())
+        self.claims(audience, Some(txn), &subject, kind, payload)
     }
 
     /// Shows that the stream works.
@@ -60,16 +60,17 @@ impl Maker<'_> {
 
     fn about_stream(&self, audience: &str, id: &str, what: event::What) -> Claims {
         let event = Event::of(what);
-        self.claims(audience, None, json!({ "format": "opaque", "id": id }), event.kind(), event.to_json())
+        let subject = json!({ "format": "opaque", "id": id });
+        self.claims(audience, None, &subject, event.kind(), &event.to_json())
     }
 
     fn claims(
         &self,
         audience: &str,
         txn: Option<&str>,
-        subject: Value,
+        subject: &Value,
         kind: EventType,
-        payload: Value,
+        payload: &Value,
     ) -> Claims {
         let jti = unique();
         let mut claims = json!({
@@ -80,8 +81,8 @@ impl Maker<'_> {
             "sub_id": subject,
             "events": { kind.uri(): payload },
         });
-        if let Some(txn) = txn {
-            claims["txn"] = json!(txn);
+        if let (Some(txn), Some(claims)) = (txn, claims.as_object_mut()) {
+            claims.insert("txn".to_owned(), txn.into());
         }
         (jti, Arc::from(claims.to_string()))
     }

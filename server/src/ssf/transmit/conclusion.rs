@@ -125,7 +125,8 @@ pub(super) fn payload(conclusion: &Conclusion) -> Value {
 /// A reason that is not empty and not too long; receivers refuse empty ones.
 fn said(reason: &str, otherwise: &'static str) -> SmolStr {
     let reason = reason.trim();
-    let end = reason.floor_char_boundary(limits::SSF_TEXT_BYTES_MAX);
+    let fits = |at: &usize| reason.is_char_boundary(*at);
+    let end = (0..=limits::SSF_TEXT_BYTES_MAX.min(reason.len())).rev().find(fits).unwrap_or(0);
     match reason.get(..end) {
         Some(cut) if !cut.is_empty() => cut.into(),
         _ => SmolStr::new_static(otherwise),

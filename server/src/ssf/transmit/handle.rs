@@ -127,7 +127,12 @@ impl Transmitter {
         match route {
             Route::Metadata => return Ok(public(&self.options.urls.metadata())),
             Route::Jwks => return Ok(public(&self.signer.jwks())),
-            _ => {}
+            Route::Streams
+            | Route::Status
+            | Route::AddSubject
+            | Route::RemoveSubject
+            | Route::Verify
+            | Route::Poll(_) => {}
         }
         let receiver = self.receivers.who(&parts.headers).map_err(|unknown| {
             let (code, why) = match unknown {

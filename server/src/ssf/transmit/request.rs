@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use http::HeaderValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::conclusion::SUPPORTED;
 use super::endpoint::Endpoint;
@@ -39,7 +39,7 @@ impl Wanted {
     /// Whether events of this type are delivered.
     pub(super) fn has(&self, event_type: EventType) -> bool {
         let uri = event_type.uri();
-        self.events.as_ref().is_none_or(|events| events.iter().any(|event| *event == uri))
+        self.events.as_ref().is_none_or(|events| events.contains(&uri))
     }
 
     fn delivered(&self) -> Vec<String> {
@@ -275,39 +275,44 @@ pub(super) fn described(
     verification_interval_s: u64,
     with_secret: bool,
 ) -> Value {
-    let delivery = match &stream.wanted.delivery {
-        Delivery::Poll => json!({ "method": POLL, "endpoint_url": urls.poll(&stream.id) }),
-        Delivery::Push { endpoint, authorization } => {
-            let mut delivery = json!({ "method": PUSH, "endpoint_url": endpoint });
-            if let (true, Some(secret)) = (with_secret, authorization) {
-                delivery["authorization_header"] = json!(secret.0);
-            }
-            delivery
+    let mut delivery = Map::new();
+    match &stream.wanted.delivery {
+        Delivery::Poll => {
+            delivery.insert("method".into(), POLL.into());
+            delivery.insert("endpoint_url".into(), urls.poll(&stream.id).into());
         }
-    };
-    let mut described = json!({
-        "stream_id": stream.id.as_str(),
-        "iss": urls.issuer(),
-        "aud": receiver.audience,
-        "events_supported": SUPPORTED.map(|event| event.uri()),
-        "events_delivered": stream.wanted.delivered(),
-        "delivery": delivery,
-        "min_verification_interval": verification_interval_s,
-    });
+        Delivery::Push { endpoint, authorization } => {
+            delivery.insert("method".into(), PUSH.into());
+            delivery.insert("endpoint_url".into(), endpoint.as_str().into());
+            if let (true, Some(secret)) = (with_secret, authorization) {
+                delivery.insert("authorization_header".into(), secret.0.as_str().into());
+            }
+        }
+    }
+    let mut described = Map::new();
+    described.insert("stream_id".into(), stream.id.as_str().into());
+    described.insert("iss".into(), urls.issuer().into());
+    described.insert("aud".into(), receiver.audience.as_str().into());
+    described.insert("events_supported".into(), SUPPORTED.map(EventType::uri).to_vec().into());
+    described.insert("events_delivered".into(), stream.wanted.delivered().into());
+    described.insert("delivery".into(), delivery.into());
+    described.insert("min_verification_interval".into(), verification_interval_s.into());
     if let Some(events) = &stream.wanted.events {
-        described["events_requested"] = json!(events);
+        described.insert("events_requested".into(), events.clone().into());
     }
     if let Some(description) = &stream.wanted.description {
-        described["description"] = json!(description);
+        described.insert("description".into(), description.as_str().into());
     }
-    described
+    described.into()
 }
 
 /// Where a stream stands, as its receiver sees it.
 pub(super) fn described_status(stream: &Stream) -> Value {
-    let mut described = json!({ "stream_id": stream.id.as_str(), "status": stream.status.word() });
+    let mut described = Map::new();
+    described.insert("stream_id".into(), stream.id.as_str().into());
+    described.insert("status".into(), stream.status.word().into());
     if let Some(reason) = &stream.reason {
-        described["reason"] = json!(reason);
+        described.insert("reason".into(), reason.as_str().into());
     }
-    described
+    described.into()
 }
