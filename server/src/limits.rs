@@ -375,3 +375,14 @@ pub const LEDGER_RETRY: Duration = Duration::from_secs(1);
 
 /// Pages of the state's file in memory, in bytes; the operating system keeps more.
 pub const LEDGER_CACHE_BYTES: usize = 32 << 20;
+
+/// Changes of state that wait for one follower of the feed: half a second of 100,000 changes. A follower that lags further
+/// looks at everything anew.
+pub const FEED_QUEUE: usize = 65_536;
+
+/// Rows of sessions that are looked at in one step when what is over is dropped: some milliseconds of work.
+pub const STATE_SWEEP_ROWS: usize = 10_000;
+
+/// Between two snapshots of what sessions did, and two steps of dropping what is over. That much of behaviour is lost when
+/// the process is killed.
+pub const STATE_KEEPING_INTERVAL: Duration = Duration::from_secs(30);

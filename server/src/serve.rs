@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::doors::ext_authz::{ExtAuthzConfig, ExtAuthzDoor};
 use crate::doors::{AdminDoor, NativeDoor, SessionDoor, SignalDoor};
 use crate::http::Pages;
+use crate::ledger::{self, Ledger};
 use crate::limits;
 use crate::listen::{Listeners, Tls};
 use crate::metrics::Metrics;
@@ -48,6 +49,7 @@ struct Joined {
     http: Option<std::net::TcpListener>,
     pipeline: Arc<Pipeline>,
     keeper: Keeper,
+    ledger_writer: ledger::Writer,
     bundles: Arc<Bundles>,
     tls: Option<Arc<Tls>>,
     supervisor: Supervisor,
@@ -74,11 +76,8 @@ impl Service {
         let (supervisor, deaths) = Supervisor::new(shutdown.clone(), metrics.panics.clone());
         let clock = Clock::machine();
         let audit = open_audit(&config, &clock)?;
-        let state = Arc::new(State::new(Capacity {
-            sessions: u64::try_from(config.state.sessions_max)?,
-            subjects: config.state.risk_subjects_max,
-            revocations: config.state.revocations_max,
-        }));
+        let (ledger, ledger_writer) = Ledger::open(&config.state.dir)?;
+        let state = Arc::new(State::restore(capacity(&config)?, ledger).context("the state cannot be read")?);
         let policy = Arc::new(PolicyStore::default());
         let when_stale = config.bundle.when_stale;
         let pipeline = Arc::new(
@@ -103,7 +102,18 @@ impl Service {
             http: http.as_ref().and_then(|listener| listener.local_addr().ok()),
             audit_dir: config.audit.dir.clone(),
             shutdown,
-            parts: Joined { config, listeners, http, pipeline, keeper, bundles, tls, supervisor, deaths },
+            parts: Joined {
+                config,
+                listeners,
+                http,
+                pipeline,
+                keeper,
+                ledger_writer,
+                bundles,
+                tls,
+                supervisor,
+                deaths,
+            },
         })
     }
 
@@ -122,9 +132,22 @@ impl Service {
     /// # Errors
     /// With the first essential part that died.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Joined { config, listeners, http, pipeline, keeper, bundles, tls, supervisor, mut deaths } =
-            self.parts;
+        let Joined {
+            config,
+            listeners,
+            http,
+            pipeline,
+            keeper,
+            ledger_writer,
+            bundles,
+            tls,
+            supervisor,
+            mut deaths,
+        } = self.parts;
         let shutdown = self.shutdown;
+        let state = Arc::clone(pipeline.state());
+        let written = supervisor.thread("state".to_owned(), move || ledger_writer.run())?;
+        supervisor.task("state-keeping", keeping(Arc::clone(&pipeline), shutdown.clone()));
         let until = shutdown.clone();
         let _keeping = supervisor.thread("bundles".to_owned(), move || keeper.run(&until))?;
         if let crate::config::Source::Remote(text) = &config.bundle.source {
@@ -155,9 +178,50 @@ impl Service {
             shared: Shared { tls, metrics, supervisor },
         };
         let ended = run::until_stopped(parts, &mut deaths).await;
+        state.snapshot();
+        if let Some(ledger) = state.ledger() {
+            ledger.close();
+        }
+        written.wait().await;
         audit.close().context("the last audit records could not be written")?;
         ended.map_err(anyhow::Error::from)
     }
+}
+
+fn capacity(config: &Config) -> anyhow::Result<Capacity> {
+    Ok(Capacity {
+        sessions: u64::try_from(config.state.sessions_max)?,
+        stored_sessions: u64::try_from(config.state.stored_sessions_max)?,
+        subjects: config.state.risk_subjects_max,
+        revocations: config.state.revocations_max,
+    })
+}
+
+/// Keeps what sessions did, and drops what is over, a part at a time.
+async fn keeping(pipeline: Arc<Pipeline>, shutdown: Shutdown) -> Result<(), std::convert::Infallible> {
+    let mut from = smol_str::SmolStr::default();
+    while shutdown.phase() == crate::shutdown::Phase::Running {
+        tokio::select! {
+            () = tokio::time::sleep(limits::STATE_KEEPING_INTERVAL) => {}
+            () = shutdown.draining() => break,
+        }
+        let (state, now) = (Arc::clone(pipeline.state()), pipeline.now());
+        let Some(snapshot) = pipeline.policy().snapshot() else { continue };
+        let life_ms = crate::state::life_ms(snapshot.settings());
+        let step = tokio::task::spawn_blocking(move || {
+            state.snapshot();
+            state.sweep(&from, life_ms, now)
+        });
+        from = match step.await {
+            Ok(Ok(next)) => next.unwrap_or_default(),
+            Ok(Err(why)) => {
+                tracing::warn!(%why, "sessions that are over cannot be dropped");
+                smol_str::SmolStr::default()
+            }
+            Err(_panicked) => smol_str::SmolStr::default(),
+        };
+    }
+    Ok(())
 }
 
 fn open_audit(config: &Config, clock: &Clock) -> anyhow::Result<Arc<Audit>> {
@@ -198,6 +262,14 @@ fn refresh(pipeline: &Pipeline) {
     metrics.sessions.set(usage.sessions as f64);
     metrics.risk_subjects.set(usage.subjects as f64);
     metrics.revocations.set(usage.revocations as f64);
+    metrics.ledger.sessions.set(usage.stored_sessions as f64);
+    if let Some(ledger) = usage.ledger {
+        metrics.ledger.pending.set(ledger.pending as f64);
+        metrics.ledger.fault.set(f64::from(u8::from(ledger.fault.is_some())));
+        metrics.ledger.written.absolute(ledger.written);
+        metrics.ledger.commits.absolute(ledger.commits);
+        metrics.ledger.refused.absolute(ledger.refused);
+    }
     let stats = pipeline.audit().stats();
     metrics.audit_queue_depth.set(stats.queued as f64);
     metrics.audit_records.absolute(stats.last_sequence);
@@ -206,15 +278,16 @@ fn refresh(pipeline: &Pipeline) {
 type HealthServer = tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>;
 
 /// Names that `grpc.health.v1` answers for; the empty one is the server as a whole.
-const HEALTH_NAMES: [&str; 7] = [
+const HEALTH_NAMES: [&str; 5] = [
     "",
     "cardea.v1.DecisionService",
-    "cardea.v1.SessionService",
-    "cardea.v1.SignalService",
     "cardea.v1.AuditService",
     "cardea.v1.AdminService",
     "envoy.service.auth.v3.Authorization",
 ];
+
+/// Of those, the services that change the state: they serve only while changes can be kept.
+const KEEPING_NAMES: [&str; 2] = ["cardea.v1.SessionService", "cardea.v1.SignalService"];
 
 /// `grpc.health.v1`, one table for all workers: serving as long as a bundle is in force.
 async fn health(pipeline: Arc<Pipeline>, supervisor: &Supervisor) -> HealthServer {
@@ -225,7 +298,7 @@ async fn health(pipeline: Arc<Pipeline>, supervisor: &Supervisor) -> HealthServe
     supervisor.task("health", async move {
         while shutdown.phase() == crate::shutdown::Phase::Running {
             tokio::time::sleep(limits::HEALTH_INTERVAL).await;
-            if pipeline.policy().snapshot().is_some() != told {
+            if health_of(&pipeline) != told {
                 told = report(&reporter, &pipeline).await;
             }
         }
@@ -234,14 +307,25 @@ async fn health(pipeline: Arc<Pipeline>, supervisor: &Supervisor) -> HealthServe
     HealthServer::new(service)
 }
 
-async fn report(reporter: &tonic_health::server::HealthReporter, pipeline: &Pipeline) -> bool {
+/// Whether it decides, and whether it can keep what it is told.
+fn health_of(pipeline: &Pipeline) -> (bool, bool) {
     let serves = pipeline.policy().snapshot().is_some();
-    let status =
-        if serves { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+    (serves, serves && pipeline.state().fault().is_none())
+}
+
+async fn report(reporter: &tonic_health::server::HealthReporter, pipeline: &Pipeline) -> (bool, bool) {
+    let (serves, keeps) = health_of(pipeline);
+    let status = |is_well: bool| match is_well {
+        true => tonic_health::ServingStatus::Serving,
+        false => tonic_health::ServingStatus::NotServing,
+    };
     for name in HEALTH_NAMES {
-        reporter.set_service_status(name, status).await;
+        reporter.set_service_status(name, status(serves)).await;
     }
-    serves
+    for name in KEEPING_NAMES {
+        reporter.set_service_status(name, status(keeps)).await;
+    }
+    (serves, keeps)
 }
 
 fn router(

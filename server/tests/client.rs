@@ -21,6 +21,7 @@ fn service(unpacked: &Unpacked, listen: &str, text: &str) -> Service {
         uds: Some(unpacked.root().join("grpc.sock")),
         http: Some("127.0.0.1:0".to_owned()),
         audit_dir: Some(unpacked.root().join("audit")),
+        state_dir: Some(unpacked.root().join("state")),
         ..Overrides::default()
     };
     Service::prepare(Config::parse("test", text, Path::new(""), &overrides).unwrap()).unwrap()

@@ -19,6 +19,7 @@ fn service(unpacked: &Unpacked) -> Service {
         grpc: vec!["127.0.0.1:0".to_owned()],
         http: Some("127.0.0.1:0".to_owned()),
         audit_dir: Some(unpacked.root().join("audit")),
+        state_dir: Some(unpacked.root().join("state")),
         ..Overrides::default()
     };
     Service::prepare(Config::from_flags(&overrides).unwrap()).unwrap()

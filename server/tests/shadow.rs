@@ -158,7 +158,7 @@ impl Node {
         put_in_force(&policy, &kept.get(&1).unwrap().0);
         let metrics = Arc::new(Metrics::new(pipeline::labels(1)));
         let audit = Audit::open(&AuditConfig::in_dir(dir.path().join("audit")), Box::new(|| 0)).unwrap();
-        let state = State::new(Capacity { sessions: 10, subjects: 10, revocations: 10 });
+        let state = State::new(Capacity { sessions: 10, stored_sessions: 10, subjects: 10, revocations: 10 });
         let pipeline = Arc::new(Pipeline::new(
             policy,
             Arc::new(state),

@@ -164,7 +164,8 @@ fn pipeline(dir: &Path) -> Pipeline {
     policy.activate(Arc::new(bundle.snapshot)).unwrap();
     let config = AuditConfig { when_full: WhenFull::CountGap, ..AuditConfig::in_dir(dir.join("audit")) };
     let audit = Audit::open(&config, Box::new(|| 0)).unwrap();
-    let state = State::new(Capacity { sessions: 1_000, subjects: 1_000, revocations: 1_000 });
+    let state =
+        State::new(Capacity { sessions: 1_000, stored_sessions: 1_000, subjects: 1_000, revocations: 1_000 });
     let metrics = Arc::new(Metrics::new(pipeline::labels(1)));
     let pipeline =
         Pipeline::new(policy, Arc::new(state), Arc::new(audit), metrics, Clock::machine(), WhenStale::Serve);

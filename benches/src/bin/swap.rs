@@ -216,6 +216,8 @@ impl Node {
             .arg(dir.join("store"))
             .arg("--audit-dir")
             .arg(dir.join("audit"))
+            .arg("--state-dir")
+            .arg(dir.join("state"))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -171,6 +171,7 @@ fn start_subject(settings: &Settings, dir: &TempDir) -> Result<Server, CompareEr
         .into_iter()
         .chain(["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
         .chain(["--audit-dir", &audit.display().to_string()])
+        .chain(["--state-dir", &audit.with_file_name("state").display().to_string()])
         .chain(["--workers", "1", "--allow-unsigned", "--format", "json"])
         .map(str::to_owned)
         .collect();

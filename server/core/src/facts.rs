@@ -40,6 +40,8 @@ pub enum SessionFacts {
     Revoked,
     /// It is not known, and the table that would remember its revocation is full.
     Untellable,
+    /// It is not in memory, and the disk cannot be read.
+    Unreadable,
     /// Nothing is looked up: these values are told, as a record of an earlier decision holds them.
     Told(Arc<Told>),
 }
@@ -120,6 +122,7 @@ impl Facts {
             SessionFacts::Unknown | SessionFacts::Told(_) => return None,
             SessionFacts::Revoked => return Some(ReasonCode::SessionRevoked),
             SessionFacts::Untellable => return Some(ReasonCode::StateFull),
+            SessionFacts::Unreadable => return Some(ReasonCode::StateUnreadable),
             SessionFacts::Known(session, behavior) => (session, behavior),
         };
         match session.status(behavior.last_seen_ms, settings.sessions.idle_max_s, now) {
@@ -202,6 +205,7 @@ impl Facts {
             SessionFacts::Unknown
             | SessionFacts::Revoked
             | SessionFacts::Untellable
+            | SessionFacts::Unreadable
             | SessionFacts::Told(_) => None,
         }
     }

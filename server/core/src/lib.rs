@@ -6,9 +6,11 @@
 pub mod attempt;
 pub mod decide;
 pub mod facts;
+pub mod posture;
 pub mod reason;
 pub mod risk;
 pub mod session;
+pub mod subject;
 pub mod task;
 pub mod time;
 pub mod verdict;

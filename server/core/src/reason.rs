@@ -45,11 +45,13 @@ pub enum ReasonCode {
     TokenExpired,
     /// An unknown session cannot be told from a revoked one, because the table of revocations is full.
     StateFull,
+    /// An unknown session cannot be told from a revoked one, because the disk cannot be read.
+    StateUnreadable,
 }
 
 impl ReasonCode {
     /// Every code.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Forbidden,
         Self::NoPermit,
         Self::PolicyErrored,
@@ -70,6 +72,7 @@ impl ReasonCode {
         Self::PolicyStale,
         Self::TokenExpired,
         Self::StateFull,
+        Self::StateUnreadable,
     ];
 
     /// Its name in records, metrics and answers.
@@ -96,6 +99,7 @@ impl ReasonCode {
             Self::PolicyStale => "policy_stale",
             Self::TokenExpired => "token_expired",
             Self::StateFull => "state_full",
+            Self::StateUnreadable => "state_unreadable",
         }
     }
 
@@ -122,7 +126,9 @@ impl ReasonCode {
             Self::NoPolicy => "no policy bundle is in force",
             Self::PolicyStale => "the policy bundle in force is past its end",
             Self::TokenExpired => "the token has expired",
-            Self::StateFull => "this node cannot tell whether the session was revoked",
+            Self::StateFull | Self::StateUnreadable => {
+                "this node cannot tell whether the session was revoked"
+            }
         }
     }
 }

@@ -77,12 +77,15 @@ pub struct RiskSignal {
 /// A slot that weighs less than this, of 1, is not named as a reason.
 const NAMED_FROM: f64 = 0.01;
 
+/// The newest signal of one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Slot {
+pub struct Slot {
     /// severity × confidence, 0 to 10,000.
-    weight: u16,
-    half_life_s: u32,
-    event_ms: i64,
+    pub weight: u16,
+    /// Time after which it has halved, in seconds; at least 1.
+    pub half_life_s: u32,
+    /// When it happened, Unix milliseconds.
+    pub event_ms: i64,
 }
 
 /// Everything that is known of one subject's risk.
@@ -106,6 +109,23 @@ impl Risk {
         }
         *place = Some(slot);
         true
+    }
+
+    /// The newest signal of each kind that was ever seen.
+    pub fn slots(&self) -> impl Iterator<Item = (RiskKind, Slot)> {
+        RiskKind::ALL.into_iter().zip(&self.slots).filter_map(|(kind, slot)| Some((kind, (*slot)?)))
+    }
+
+    /// As [`Risk::slots`] gave it.
+    #[must_use]
+    pub fn from_slots(slots: impl IntoIterator<Item = (RiskKind, Slot)>) -> Self {
+        let mut risk = Self::default();
+        for (kind, slot) in slots {
+            if let Some(place) = risk.slots.get_mut(usize::from(kind as u8)) {
+                *place = Some(slot);
+            }
+        }
+        risk
     }
 
     /// 0 to 100, at this instant.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cardea_policy_store::engine::Uid;
 use smol_str::SmolStr;
 
+use crate::posture::Posture;
 use crate::task::Task;
 use crate::time::Now;
 
@@ -47,6 +48,10 @@ pub struct Session {
     pub labels: BTreeSet<SmolStr>,
     /// The work that it was opened for.
     pub task: Option<Arc<Task>>,
+    /// The device that it runs on, as signals name it.
+    pub device_id: Option<SmolStr>,
+    /// The tenant that it belongs to, as signals name it.
+    pub tenant: Option<SmolStr>,
     /// A credential changed since the last authentication.
     pub credential_changed: bool,
     /// When something was last heard of it, Unix milliseconds.
@@ -54,7 +59,7 @@ pub struct Session {
     /// When and why it was ended.
     pub ended: Option<Ended>,
     /// Event times of the newest change of each kind.
-    pub(crate) times: EventTimes,
+    pub times: EventTimes,
 }
 
 /// The end of a session.
@@ -66,11 +71,15 @@ pub struct Ended {
     pub reason: SmolStr,
 }
 
+/// Event times of the newest change of each kind, Unix milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct EventTimes {
-    credential_ms: Option<i64>,
-    device_ms: Option<i64>,
-    assurance_ms: Option<i64>,
+pub struct EventTimes {
+    /// Of a credential.
+    pub credential_ms: Option<i64>,
+    /// Of the posture.
+    pub device_ms: Option<i64>,
+    /// Of the assurance level.
+    pub assurance_ms: Option<i64>,
 }
 
 /// Where a session stands.
@@ -112,6 +121,8 @@ impl Session {
             networks: BTreeSet::new(),
             labels: BTreeSet::new(),
             task: None,
+            device_id: None,
+            tenant: None,
             credential_changed: false,
             refreshed_ms: now.wall_ms,
             ended: None,
@@ -172,6 +183,13 @@ impl Session {
             Change::AssuranceLevel(level) => self.aal = *level,
         }
         true
+    }
+
+    /// What it says of its device's posture.
+    #[must_use]
+    pub fn posture(&self) -> Option<Posture> {
+        let compliant = self.device_compliant?;
+        Some(Posture { compliant, event_ms: self.times.device_ms.unwrap_or(self.opened_ms) })
     }
 
     /// Ends it for good; `false` if it was ended before.

@@ -92,6 +92,7 @@ fn config(unpacked: &Unpacked) -> anyhow::Result<Config> {
         grpc: vec!["127.0.0.1:0".to_owned()],
         http: Some("127.0.0.1:0".to_owned()),
         audit_dir: Some(unpacked.root().join("audit")),
+        state_dir: Some(unpacked.root().join("state")),
         log_filter: Some("warn".to_owned()),
         ..Overrides::default()
     };

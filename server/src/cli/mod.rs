@@ -89,6 +89,9 @@ struct ServeArgs {
     /// Directory of the audit records.
     #[arg(long, value_name = "DIR")]
     audit_dir: Option<PathBuf>,
+    /// Directory of the sessions, revocations and risk that survive a restart.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
     /// Threads that serve; 0: one per core.
     #[arg(long, value_name = "N")]
     workers: Option<u64>,

@@ -31,6 +31,7 @@ pub(super) fn run(args: &ServeArgs) -> ExitCode {
         http: args.http.clone(),
         workers: args.workers,
         audit_dir: args.audit_dir.clone(),
+        state_dir: args.state_dir.clone(),
         log_format: args.log_format.clone(),
         log_filter: args.log_filter.clone(),
     };

@@ -35,7 +35,7 @@ pub(super) fn config(text: &str, base: &Path, flags: &Overrides) -> Result<Confi
         tls,
         workers: Workers { count: size(count) },
         audit: audit(&mut reader, base, flags, &defaults.audit),
-        state: state(&mut reader, defaults.state),
+        state: state(&mut reader, base, flags, &defaults.state),
         ext_authz: ExtAuthz {
             trust_xfcc: reader.flag("ext_authz", "trust_xfcc", defaults.ext_authz.trust_xfcc),
         },
@@ -265,11 +265,14 @@ fn audit(reader: &mut Reader<'_>, base: &Path, flags: &Overrides, default: &Audi
     }
 }
 
-fn state(reader: &mut Reader<'_>, default: State) -> State {
+fn state(reader: &mut Reader<'_>, base: &Path, flags: &Overrides, default: &State) -> State {
+    let dir = path(reader, base, "state", "dir").unwrap_or_else(|| base.join(&default.dir));
     let mut maximum =
         |key, default: usize| size(reader.number("state", key, default as u64, limits::STATE_ENTRIES_RANGE));
     State {
+        dir: flags.state_dir.clone().unwrap_or(dir),
         sessions_max: maximum("sessions_max", default.sessions_max),
+        stored_sessions_max: maximum("stored_sessions_max", default.stored_sessions_max),
         risk_subjects_max: maximum("risk_subjects_max", default.risk_subjects_max),
         revocations_max: maximum("revocations_max", default.revocations_max),
     }

@@ -151,11 +151,15 @@ pub enum WhenFull {
     CountGap,
 }
 
-/// Maxima of what is kept in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where what is known of sessions and subjects is kept, and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
-    /// Sessions.
+    /// Directory of the store.
+    pub dir: PathBuf,
+    /// Sessions in memory.
     pub sessions_max: usize,
+    /// Sessions on disk.
+    pub stored_sessions_max: usize,
     /// Subjects with a risk above nothing.
     pub risk_subjects_max: usize,
     /// Revocations in force.
@@ -205,6 +209,8 @@ pub struct Overrides {
     pub uds: Option<PathBuf>,
     /// `--http ADDR`
     pub http: Option<String>,
+    /// `--state-dir DIR`
+    pub state_dir: Option<PathBuf>,
     /// `--workers N`
     pub workers: Option<u64>,
     /// `--audit-dir DIR`
@@ -251,7 +257,9 @@ impl Default for Config {
                 replayable: false,
             },
             state: State {
-                sessions_max: 1_000_000,
+                dir: PathBuf::from("state"),
+                sessions_max: 250_000,
+                stored_sessions_max: 10_000_000,
                 risk_subjects_max: 1_000_000,
                 revocations_max: 1_000_000,
             },
@@ -324,7 +332,9 @@ impl Config {
             ("audit.queue_max", self.audit.queue_max.to_string()),
             ("audit.segment_mb", self.audit.segment_mb.to_string()),
             ("audit.replayable", self.audit.replayable.to_string()),
+            ("state.dir", show(&self.state.dir)),
             ("state.sessions_max", self.state.sessions_max.to_string()),
+            ("state.stored_sessions_max", self.state.stored_sessions_max.to_string()),
             ("state.risk_subjects_max", self.state.risk_subjects_max.to_string()),
             ("state.revocations_max", self.state.revocations_max.to_string()),
             ("ext_authz.trust_xfcc", self.ext_authz.trust_xfcc.to_string()),

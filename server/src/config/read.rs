@@ -41,7 +41,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("tls", &["cert", "key", "client_ca"]),
     ("workers", &["count"]),
     ("audit", &["dir", "when_full", "queue_max", "segment_mb", "replayable"]),
-    ("state", &["sessions_max", "risk_subjects_max", "revocations_max"]),
+    ("state", &["dir", "sessions_max", "stored_sessions_max", "risk_subjects_max", "revocations_max"]),
     ("ext_authz", &["trust_xfcc"]),
     ("log", &["format", "filter"]),
 ];

@@ -168,6 +168,7 @@ fn flags_override_the_file_and_their_faults_are_reported_beside_its() {
         http: Some("127.0.0.1:10".into()),
         workers: Some(3),
         audit_dir: Some("records".into()),
+        state_dir: Some("known".into()),
         log_format: Some("json".into()),
         log_filter: Some("debug".into()),
     };

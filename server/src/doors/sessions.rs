@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::wire;
 use crate::audit::record::{Body, SessionRecord};
+use crate::ledger::LedgerFault;
 use crate::pipeline::{Pipeline, entity};
 use crate::state::{OpenFault, SKEW_MAX_MS, SessionChange, Target, life_ms};
 
@@ -37,6 +38,20 @@ impl SessionDoor {
         current.ok_or_else(|| Status::unavailable("no policy bundle is in force, so types are not known"))
     }
 
+    /// While nothing can be kept, nothing is opened: it would be gone after a restart.
+    fn can_keep(&self) -> Result<(), Status> {
+        match self.0.state().fault() {
+            Some(why) => Err(Status::unavailable(format!(
+                "nothing was changed: the state cannot be written to disk: {why}"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    async fn durable(&self) -> Result<(), Status> {
+        self.0.state().durable().await.map_err(|fault| not_durable(&fault))
+    }
+
     fn record(&self, session: &Session, change: &'static str, version: u64, reason: &str, now: Now) {
         let body = SessionRecord {
             session_id: session.id.clone(),
@@ -51,11 +66,8 @@ impl SessionDoor {
     fn message(&self, session: &Session, now: Now) -> v1::Session {
         let idle_max_s =
             self.0.policy().snapshot().map_or(0, |snapshot| snapshot.settings().sessions.idle_max_s);
-        let last_seen_ms = self
-            .0
-            .state()
-            .session(&session.id)
-            .map_or(session.opened_ms, |(_, behavior)| behavior.last_seen_ms);
+        let known = self.0.state().session(&session.id).ok().flatten();
+        let last_seen_ms = known.map_or(session.refreshed_ms, |(_, behavior)| behavior.last_seen_ms);
         let status = match self.0.state().status(session, last_seen_ms, idle_max_s, now) {
             SessionStatus::Live => v1::SessionStatus::Live,
             SessionStatus::Expired => v1::SessionStatus::Expired,
@@ -77,6 +89,8 @@ impl SessionDoor {
             task: session.task.as_deref().map(wire::task_message),
             credential_changed: session.credential_changed,
             status: status.into(),
+            device_id: session.device_id.as_deref().unwrap_or_default().to_owned(),
+            tenant: session.tenant.as_deref().unwrap_or_default().to_owned(),
         }
     }
 }
@@ -92,10 +106,12 @@ impl SessionService for SessionDoor {
         let message =
             request.into_inner().session.ok_or_else(|| Status::invalid_argument("`session` is missing"))?;
         let session = read(&message, &snapshot, now)?;
+        self.can_keep()?;
         let idle_max_s = snapshot.settings().sessions.idle_max_s;
         let (session, version) =
             self.0.state().open(session, idle_max_s, now).map_err(|fault| refuse(&fault))?;
         self.record(&session, "opened", version, "", now);
+        self.durable().await?;
         let session = Some(self.message(&session, now));
         Ok(Response::new(v1::OpenSessionResponse { session, state_version: version }))
     }
@@ -107,9 +123,11 @@ impl SessionService for SessionDoor {
         let now = self.0.now();
         let message = request.into_inner();
         let change = change(&message, life_ms(self.snapshot()?.settings()), now)?;
+        self.can_keep()?;
         let (session, version) =
             self.0.state().change(&message.id, &change, now).map_err(|fault| refuse(&fault))?;
         self.record(&session, "updated", version, "", now);
+        self.durable().await?;
         let session = Some(self.message(&session, now));
         Ok(Response::new(v1::UpdateSessionResponse { session, state_version: version }))
     }
@@ -119,7 +137,8 @@ impl SessionService for SessionDoor {
         request: Request<v1::GetSessionRequest>,
     ) -> Result<Response<v1::GetSessionResponse>, Status> {
         let id = &request.get_ref().id;
-        let Some((session, _)) = self.0.state().session(id) else {
+        let known = self.0.state().session(id).map_err(|fault| unreadable(&fault))?;
+        let Some((session, _)) = known else {
             return Err(Status::not_found("this node does not know the session"));
         };
         Ok(Response::new(v1::GetSessionResponse { session: Some(self.message(&session, self.0.now())) }))
@@ -140,16 +159,17 @@ impl SessionService for SessionDoor {
             _ => return Err(Status::invalid_argument(format!("`page_size` is at most {PAGE_MAX}"))),
         };
         let state = Arc::clone(self.0.state());
-        // Walks the whole table, so off the thread that decides.
-        let all = tokio::task::spawn_blocking(move || state.sessions_of(principal.as_ref()))
+        let after = message.page_token;
+        // Reads the disk, so off the thread that decides. One more than asked for tells whether there is another page.
+        let page = tokio::task::spawn_blocking(move || state.page(principal.as_ref(), &after, size + 1));
+        let mut page = page
             .await
-            .map_err(|_| Status::internal("the table could not be read"))?;
-        let after = message.page_token.as_str();
-        let mut rest =
-            all.into_iter().skip_while(|session| !after.is_empty() && session.id.as_str() <= after);
-        let page: Vec<_> = rest.by_ref().take(size).collect();
-        let next_page_token = match (rest.next(), page.last()) {
-            (Some(_), Some(last)) => last.id.to_string(),
+            .map_err(|_| Status::internal("the table could not be read"))?
+            .map_err(|fault| unreadable(&fault))?;
+        let is_last = page.len() <= size;
+        page.truncate(size);
+        let next_page_token = match page.last() {
+            Some(last) if !is_last => last.id.to_string(),
             _ => String::new(),
         };
         let now = self.0.now();
@@ -170,7 +190,7 @@ impl SessionService for SessionDoor {
         match message.target {
             Some(Named::Id(id)) => {
                 let id = name(&id)?;
-                let known = self.0.state().session(&id);
+                let known = self.0.state().session(&id).ok().flatten();
                 let closed = self
                     .0
                     .state()
@@ -184,6 +204,7 @@ impl SessionService for SessionDoor {
                     reason,
                 };
                 self.0.record(Body::Session(record), now);
+                self.durable().await?;
                 let ended = u64::from(closed.changed);
                 Ok(Response::new(v1::EndSessionResponse { ended, state_version: closed.version }))
             }
@@ -193,9 +214,12 @@ impl SessionService for SessionDoor {
                 let of = principal.clone();
                 let target = Target::Principal(principal.clone(), now.wall_ms);
                 let closed = self.0.state().end(&target, &reason, life_ms, now).map_err(|_| table_full())?;
-                let sessions = tokio::task::spawn_blocking(move || state.sessions_of(Some(&principal)))
-                    .await
-                    .map_err(|_| Status::internal("the table could not be read"))?;
+                // Only for the count that is told: what is over is over.
+                let sessions =
+                    tokio::task::spawn_blocking(move || state.page(Some(&principal), "", usize::MAX))
+                        .await
+                        .map_err(|_| Status::internal("the table could not be read"))?
+                        .unwrap_or_default();
                 let was_live = |session: &&Arc<Session>| {
                     session.ended.is_none()
                         && session.opened_ms <= now.wall_ms
@@ -212,6 +236,7 @@ impl SessionService for SessionDoor {
                     reason,
                 };
                 self.0.record(Body::Session(record), now);
+                self.durable().await?;
                 let ended = u64::try_from(ended).unwrap_or(u64::MAX);
                 Ok(Response::new(v1::EndSessionResponse { ended, state_version: closed.version }))
             }
@@ -257,6 +282,9 @@ pub(crate) fn read(message: &v1::Session, snapshot: &Snapshot, now: Now) -> Resu
     session.labels = message.labels.iter().map(SmolStr::from).collect();
     session.credential_changed = message.credential_changed;
     session.task = message.task.as_ref().map(wire::task).transpose().map_err(invalid)?;
+    let named = |text: &str| (!text.is_empty()).then(|| SmolStr::from(text));
+    session.device_id = named(&message.device_id);
+    session.tenant = named(&message.tenant);
     Ok(session)
 }
 
@@ -280,6 +308,7 @@ pub(crate) fn change(
         add_labels: message.add_labels.iter().map(SmolStr::from).collect(),
         remove_labels: message.remove_labels.iter().map(SmolStr::from).collect(),
         task: message.task.as_ref().map(wire::task).transpose().map_err(invalid)?,
+        device_id: message.device_id.as_deref().map(SmolStr::from),
     })
 }
 
@@ -298,12 +327,26 @@ fn table_full() -> Status {
     )
 }
 
+/// What was changed counts on this node, and is not on disk.
+pub(super) fn not_durable(fault: &LedgerFault) -> Status {
+    Status::unavailable(format!(
+        "this is in force on this node, but would not survive a restart ({fault}); send it again"
+    ))
+}
+
+fn unreadable(fault: &LedgerFault) -> Status {
+    Status::unavailable(fault.to_string())
+}
+
 fn refuse(fault: &OpenFault) -> Status {
     match fault {
         OpenFault::Exists(_) => Status::already_exists(fault.to_string()),
         OpenFault::Ended(_) | OpenFault::Expired(_) => Status::failed_precondition(fault.to_string()),
         OpenFault::Unknown(_) => Status::not_found(fault.to_string()),
         OpenFault::TooMuch => Status::invalid_argument(fault.to_string()),
-        OpenFault::RevocationsFull => Status::resource_exhausted(fault.to_string()),
+        OpenFault::RevocationsFull | OpenFault::SessionsFull(_) | OpenFault::TableFull(_) => {
+            Status::resource_exhausted(fault.to_string())
+        }
+        OpenFault::Disk(_) => Status::unavailable(fault.to_string()),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cardea_core::attempt::NAME_BYTES_MAX;
 use cardea_core::risk::{RiskKind, RiskSignal};
 use cardea_core::session;
+use cardea_core::subject::Standing;
 use cardea_core::time::Now;
 use cardea_policy_store::engine::Uid;
 use cardea_policy_store::snapshot::Snapshot;
@@ -16,9 +17,10 @@ use tonic::{Request, Response, Status};
 
 use super::{sessions, wire};
 use crate::audit::record::{Body, SignalRecord};
+use crate::ledger::LedgerFault;
 use crate::limits;
 use crate::pipeline::{Pipeline, entity};
-use crate::state::{Change, Outcome, Signal, Target, life_ms};
+use crate::state::{Change, OpenFault, Outcome, Signal, Target, life_ms};
 
 /// Longest half-life of a signal, in seconds: 30 days.
 const HALF_LIFE_MAX_S: i64 = 30 * 24 * 3600;
@@ -37,14 +39,19 @@ impl SignalDoor {
     }
 
     fn apply(&self, read: Read, message: v1::Signal, life_ms: i64, now: Now) -> (v1::SignalOutcome, u64) {
-        let applied = self.0.state().apply(&read.signal, life_ms, now);
+        // While nothing can be kept, nothing is opened: whoever is enabled now would be disabled after a restart.
+        let opens = matches!(read.signal.change, Change::Standing(_, Standing::Enabled));
+        let applied = match self.0.state().fault() {
+            Some(why) if opens => Err(OpenFault::Disk(LedgerFault::NotWritten(why))),
+            _ => self.0.state().apply(&read.signal, life_ms, now),
+        };
         let metrics = &self.0.metrics().signals;
         let (outcome, version) = match applied {
             Ok((outcome, version)) => {
                 metrics.ok.increment(1);
                 (outcome_message(outcome), version)
             }
-            Err(_full) => {
+            Err(_refused) => {
                 metrics.refused.increment(1);
                 (v1::SignalOutcome::Refused, self.0.state().version())
             }
@@ -91,6 +98,7 @@ impl SignalService for SignalDoor {
             state_version = state_version.max(version);
             outcomes.push(outcome.into());
         }
+        self.0.state().durable().await.map_err(|fault| sessions::not_durable(&fault))?;
         Ok(Response::new(v1::ReportSignalsResponse { outcomes, state_version }))
     }
 }
@@ -137,8 +145,11 @@ fn read(message: &v1::Signal, snapshot: &Snapshot, now: Now) -> Result<Read, Sta
     if session_id.len() > NAME_BYTES_MAX {
         return Err(Status::invalid_argument(format!("a session's id has at most {NAME_BYTES_MAX} bytes")));
     }
-    let subject = match (&message.subject, session_id.is_empty()) {
-        (None, false) => None,
+    // What names a session, a device or a tenant need not name whose it is.
+    let names_another =
+        !session_id.is_empty() || !device_of(told).is_empty() || matches!(told, Told::TenantRevoked(_));
+    let subject = match (&message.subject, names_another) {
+        (None, true) => None,
         (reference, _) => Some(wire::uid("subject", reference.as_ref(), snapshot)?),
     };
     let (change, kind, reason) = change(told, subject.as_ref(), &session_id, event_ms, snapshot)?;
@@ -151,7 +162,25 @@ fn session_of(told: &Told) -> SmolStr {
         Told::CredentialChanged(change) => change.session_id.as_str().into(),
         Told::DeviceCompliance(change) => change.session_id.as_str().into(),
         Told::AssuranceLevel(change) => change.session_id.as_str().into(),
-        Told::Risk(_) | Told::PrincipalDisabled(_) | Told::PrincipalEnabled(_) => SmolStr::default(),
+        Told::Risk(_)
+        | Told::PrincipalDisabled(_)
+        | Told::PrincipalEnabled(_)
+        | Told::PrincipalPurged(_)
+        | Told::TenantRevoked(_) => SmolStr::default(),
+    }
+}
+
+fn device_of(told: &Told) -> &str {
+    match told {
+        Told::DeviceCompliance(change) => &change.device_id,
+        Told::Risk(_)
+        | Told::SessionRevoked(_)
+        | Told::PrincipalDisabled(_)
+        | Told::PrincipalEnabled(_)
+        | Told::CredentialChanged(_)
+        | Told::AssuranceLevel(_)
+        | Told::PrincipalPurged(_)
+        | Told::TenantRevoked(_) => "",
     }
 }
 
@@ -188,9 +217,20 @@ fn change(
             named("session_revoked", Change::Revoked(target, reason), &revoked.reason)
         }
         Told::PrincipalDisabled(disabled) => {
-            named("principal_disabled", Change::Standing(subject()?, true), &disabled.reason)
+            let change = Change::Standing(subject()?, Standing::Disabled);
+            named("principal_disabled", change, &disabled.reason)
         }
-        Told::PrincipalEnabled(_) => named("principal_enabled", Change::Standing(subject()?, false), ""),
+        Told::PrincipalEnabled(_) => {
+            named("principal_enabled", Change::Standing(subject()?, Standing::Enabled), "")
+        }
+        Told::PrincipalPurged(purged) => {
+            named("principal_purged", Change::Standing(subject()?, Standing::Purged), &purged.reason)
+        }
+        Told::TenantRevoked(revoked) => {
+            let target = Target::Tenant(text("tenant", &revoked.tenant)?, event_ms);
+            let reason = crate::pipeline::Seen::text(&revoked.reason);
+            named("tenant_revoked", Change::Revoked(target, reason), &revoked.reason)
+        }
         Told::CredentialChanged(_) => {
             let change = match session_id.is_empty() {
                 true => Change::Credential(subject()?),
@@ -199,8 +239,16 @@ fn change(
             named("credential_changed", change, "")
         }
         Told::DeviceCompliance(device) => {
-            let change = session::Change::DeviceCompliance(device.compliant);
-            named("device_compliance", of_session(change)?, "")
+            let change = match (session_id.is_empty(), device.device_id.is_empty()) {
+                (false, true) => of_session(session::Change::DeviceCompliance(device.compliant))?,
+                (true, false) => Change::Device(text("device_id", &device.device_id)?, device.compliant),
+                (true, true) | (false, false) => {
+                    return Err(Status::invalid_argument(
+                        "name the device by `session_id` or by `device_id`",
+                    ));
+                }
+            };
+            named("device_compliance", change, "")
         }
         Told::AssuranceLevel(level) => {
             let aal = u8::try_from(level.aal).ok().filter(|aal| *aal <= 3);
@@ -208,6 +256,13 @@ fn change(
             named("assurance_level", of_session(session::Change::AssuranceLevel(aal))?, "")
         }
     })
+}
+
+fn text(name: &str, text: &str) -> Result<SmolStr, Status> {
+    if text.is_empty() || text.len() > TEXT_BYTES_MAX {
+        return Err(Status::invalid_argument(format!("`{name}` has 1 to {TEXT_BYTES_MAX} bytes")));
+    }
+    Ok(text.into())
 }
 
 fn risk(observed: &v1::RiskObserved, event_ms: i64, snapshot: &Snapshot) -> Result<RiskSignal, Status> {

@@ -206,6 +206,7 @@ pub fn reason_code(code: ReasonCode) -> v1::ReasonCode {
         ReasonCode::PolicyStale => v1::ReasonCode::PolicyStale,
         ReasonCode::TokenExpired => v1::ReasonCode::TokenExpired,
         ReasonCode::StateFull => v1::ReasonCode::StateFull,
+        ReasonCode::StateUnreadable => v1::ReasonCode::StateUnreadable,
     }
 }
 

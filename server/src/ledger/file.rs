@@ -5,7 +5,6 @@
 //! Limits: [`limits::LEDGER_CACHE_BYTES`] of pages in memory.
 
 use std::fs;
-use std::ops::ControlFlow;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition};
 
-use super::{LedgerFault, Row, Table, upgrade};
+use super::{LedgerFault, Row, Table, Visit, upgrade};
 use crate::limits;
 
 /// Name of the file within its directory.
@@ -110,12 +109,7 @@ impl StoreFile {
         read().map_err(|why| LedgerFault::NotRead(text(&why)))
     }
 
-    pub(super) fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), LedgerFault> {
+    pub(super) fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), LedgerFault> {
         let database = self.database.read();
         let database = database.as_ref().ok_or_else(|| LedgerFault::NotRead("it is not open".into()))?;
         let mut read = || -> Result<(), redb::Error> {
@@ -204,6 +198,7 @@ fn checksum(table: Table, key: &[u8], value: &[u8]) -> [u8; CHECKSUM_BYTES] {
     sum
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the type says that there will be more")]
 fn refused(path: &Path, why: redb::DatabaseError) -> OpenFault {
     let path = path.to_owned();
     match why {

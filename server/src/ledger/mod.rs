@@ -161,6 +161,9 @@ pub enum LedgerFault {
     Closed,
 }
 
+/// Looks at a row, by key and value.
+pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
+
 /// How the ledger is doing.
 #[derive(Clone, Debug, Default)]
 pub struct LedgerUsage {
@@ -197,12 +200,15 @@ struct Inner {
 struct Pending {
     rows: Vec<Row>,
     /// The newest value of each row that waits or is being committed, with the moment it was written.
-    overlay: AHashMap<(Table, Box<[u8]>), (u64, Option<Arc<[u8]>>)>,
+    overlay: AHashMap<(Table, Box<[u8]>), Newest>,
     /// Number of the last row that was taken in.
     last: u64,
     /// No more rows come.
     is_closed: bool,
 }
+
+/// The moment at which a row was written, and its value; none if it was deleted.
+type Newest = (u64, Option<Arc<[u8]>>);
 
 /// How far the disk is.
 #[derive(Clone, Debug, Default)]
@@ -317,12 +323,7 @@ impl Ledger {
     ///
     /// # Errors
     /// When the disk cannot be read, or a row is not what was written.
-    pub fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<(), LedgerFault> {
+    pub fn scan(&self, table: Table, from: &[u8], visit: &mut Visit<'_>) -> Result<(), LedgerFault> {
         self.0.file.scan(table, from, visit)
     }
 

@@ -45,6 +45,23 @@ pub struct Refused {
     pub accept: Counter,
 }
 
+/// The state on disk.
+#[derive(Debug)]
+pub struct LedgerMetrics {
+    /// Sessions on disk.
+    pub sessions: Gauge,
+    /// Changes that wait for the disk.
+    pub pending: Gauge,
+    /// 1 while the disk refuses.
+    pub fault: Gauge,
+    /// Rows made durable.
+    pub written: Counter,
+    /// Commits.
+    pub commits: Counter,
+    /// Rows that were refused because too many waited.
+    pub refused: Counter,
+}
+
 /// Every metric of the server. Share it as an `Arc`.
 #[derive(Debug)]
 pub struct Metrics {
@@ -66,6 +83,8 @@ pub struct Metrics {
     pub risk_subjects: Gauge,
     /// Revocations in force.
     pub revocations: Gauge,
+    /// The state on disk.
+    pub ledger: LedgerMetrics,
     /// Signals taken in or refused.
     pub signals: Outcome,
     /// Records waiting for the writer.
@@ -131,6 +150,14 @@ impl Metrics {
             sessions: gauge!("cardea_sessions"),
             risk_subjects: gauge!("cardea_risk_subjects"),
             revocations: gauge!("cardea_revocations"),
+            ledger: LedgerMetrics {
+                sessions: gauge!("cardea_stored_sessions"),
+                pending: gauge!("cardea_state_unwritten"),
+                fault: gauge!("cardea_state_fault"),
+                written: counter!("cardea_state_rows_written_total"),
+                commits: counter!("cardea_state_commits_total"),
+                refused: counter!("cardea_state_rows_refused_total"),
+            },
             signals: Outcome {
                 ok: counter!("cardea_signals_total", "result" => "ok"),
                 refused: counter!("cardea_signals_total", "result" => "refused"),
@@ -176,6 +203,16 @@ fn describe() {
     describe_gauge!("cardea_sessions", Unit::Count, "Sessions in memory");
     describe_gauge!("cardea_risk_subjects", Unit::Count, "Subjects with a risk in memory");
     describe_gauge!("cardea_revocations", Unit::Count, "Revocations in force");
+    describe_gauge!("cardea_stored_sessions", Unit::Count, "Sessions on disk");
+    describe_gauge!("cardea_state_unwritten", Unit::Count, "Changes of state that wait for the disk");
+    describe_gauge!("cardea_state_fault", Unit::Count, "1 while changes of state cannot be written to disk");
+    describe_counter!("cardea_state_rows_written_total", Unit::Count, "Rows of state made durable");
+    describe_counter!("cardea_state_commits_total", Unit::Count, "Commits of state, each with one fsync");
+    describe_counter!(
+        "cardea_state_rows_refused_total",
+        Unit::Count,
+        "Changes of state that too many waited before"
+    );
     describe_counter!("cardea_signals_total", Unit::Count, "Signals, by whether they were taken in");
     describe_gauge!("cardea_audit_queue_depth", Unit::Count, "Records waiting for the audit writer");
     describe_counter!("cardea_audit_records_total", Unit::Count, "Records written to audit");

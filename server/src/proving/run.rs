@@ -36,7 +36,12 @@ pub const SESSIONS_MAX: usize = STEPS_MAX;
 /// An empty state for one scenario.
 pub(super) fn empty_state() -> State {
     let sessions = u64::try_from(SESSIONS_MAX).unwrap_or(u64::MAX);
-    State::new(Capacity { sessions, subjects: SESSIONS_MAX, revocations: SESSIONS_MAX })
+    State::new(Capacity {
+        sessions,
+        stored_sessions: sessions,
+        subjects: SESSIONS_MAX,
+        revocations: SESSIONS_MAX,
+    })
 }
 
 /// The bundle with the scenario's own entities, where it has some.
@@ -233,7 +238,7 @@ impl Player<'_> {
     }
 
     fn knows(&self, session: &str) -> bool {
-        self.opened.contains(session) || self.state.session(session).is_some()
+        self.opened.contains(session) || self.state.session(session).is_ok_and(|found| found.is_some())
     }
 
     fn attempt(&mut self, told: &AttemptTold, place: Place) -> Result<Case, Undone> {

@@ -107,6 +107,7 @@ impl UpdateTold {
             add_labels: self.add_labels.0.clone(),
             remove_labels: self.remove_labels.0.clone(),
             task: self.task.as_ref().map(|task| task.message(now_ms)),
+            device_id: None,
         }
     }
 }
@@ -277,7 +278,11 @@ impl SignalTold {
             named,
             self.device_compliant.map(|compliant| {
                 let session_id = session_id.clone();
-                Change::DeviceCompliance(v1::DeviceComplianceChanged { session_id, compliant })
+                Change::DeviceCompliance(v1::DeviceComplianceChanged {
+                    session_id,
+                    compliant,
+                    device_id: String::new(),
+                })
             }),
             self.aal.map(|aal| {
                 Change::AssuranceLevel(v1::AssuranceLevelChanged { session_id: session_id.clone(), aal })

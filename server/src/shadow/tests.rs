@@ -103,7 +103,7 @@ impl Node {
         let config = AuditConfig { queue_max, ..AuditConfig::in_dir(dir.path().join("audit")) };
         let audit = Arc::new(Audit::open(&config, Box::new(|| 0)).unwrap());
         let metrics = Arc::new(Metrics::new(pipeline::labels(1)));
-        let capacity = Capacity { sessions: 100, subjects: 100, revocations: 100 };
+        let capacity = Capacity { sessions: 100, stored_sessions: 100, subjects: 100, revocations: 100 };
         let state = Arc::new(State::new(capacity));
         Self {
             pipeline: Pipeline::new(policy, state, audit, metrics, clock.clone(), WhenStale::Serve),

@@ -9,13 +9,14 @@ use cardea_core::attempt::{Attempt, Token};
 use cardea_core::decide::Question;
 use cardea_core::facts::{Behavior, Facts, HopFacts, SessionFacts};
 use cardea_core::session::{Session, Status};
+use cardea_core::subject::Subject;
 use cardea_core::time::Now;
 use cardea_policy_store::fragment::{Group, Needs};
 use cardea_policy_store::settings::Settings;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
-use super::{SessionChange, State, Subject};
+use super::{SessionChange, State};
 
 /// How far another clock may run ahead of ours, in milliseconds.
 pub const SKEW_MAX_MS: i64 = 60_000;
@@ -70,10 +71,11 @@ impl State {
             return (SessionFacts::Revoked, None);
         }
         match self.session(id) {
-            Some((session, behavior)) => {
+            Ok(Some((session, behavior))) => {
                 self.known_session(attempt, subjects, session, behavior, settings, now)
             }
-            None => self.unknown_session(id, attempt, subjects, settings, now),
+            Ok(None) => self.unknown_session(id, attempt, subjects, settings, now),
+            Err(_unreadable) => (SessionFacts::Unreadable, None),
         }
     }
 
@@ -89,6 +91,7 @@ impl State {
         let own = self.subjects.get(&session.principal);
         // Ending one hop's sessions ends what runs below it.
         let cutoff = subjects.iter().chain([&own]).flatten().filter_map(|subject| subject.cutoff_ms).max();
+        let cutoff = cutoff.max(self.tenant_cutoff(&session));
         if cutoff.is_some_and(|cutoff| session.opened_ms <= cutoff) {
             return (SessionFacts::Revoked, None);
         }
@@ -111,7 +114,20 @@ impl State {
         } else {
             session
         };
-        (SessionFacts::Known(session, behavior), learned)
+        (SessionFacts::Known(self.with_posture(session), behavior), learned)
+    }
+
+    /// What was heard of the session's device counts, if it is newer than what the session says itself.
+    fn with_posture(&self, session: Arc<Session>) -> Arc<Session> {
+        let heard = session.device_id.as_ref().and_then(|id| self.devices.get(id.as_str()));
+        match heard {
+            Some(heard) if session.posture().is_none_or(|own| own.yields_to(heard)) => {
+                let mut informed = Session::clone(&session);
+                informed.device_compliant = Some(heard.compliant);
+                Arc::new(informed)
+            }
+            _ => session,
+        }
     }
 
     /// A token from a newer login than the session knows brings the session up to date: that is how a step-up is met
@@ -170,7 +186,7 @@ impl State {
             }
             // Somebody else opened or ended it meanwhile.
             Err(_) => match self.session(id) {
-                Some((session, behavior)) if self.revoked.get(id.as_str()).is_none() => {
+                Ok(Some((session, behavior))) if self.revoked.get(id.as_str()).is_none() => {
                     (SessionFacts::Known(session, behavior), None)
                 }
                 _ => (SessionFacts::Untellable, None),

@@ -1,14 +1,21 @@
-//! What this node knows: sessions, subjects (risk, disabled, cut-offs) and revocations, in memory and bounded.
+//! What this node knows: sessions, subjects (standing, risk, cut-offs), revocations, devices and tenants: in memory, bounded,
+//! over the ledger.
 //!
 //! Readers are decisions; writers are the session and signal services. A change is complete before its state
-//! version is given out, so whoever is told a version can demand it (`at_least_version`).
+//! version is given out, so whoever is told a version can demand it (`at_least_version`). A change counts at once; it is
+//! acknowledged only after [`State::durable`].
 //!
-//! INVARIANT (eviction is safe): dropping an entry never turns a deny into an allow. Sessions are a cache, but
-//! that a session was ended is remembered apart from it; subjects and revocations are never evicted: when
-//! their tables are full, new knowledge is refused, or unknown sessions count as revoked.
-//! Never does: I/O, reading a clock.
+//! INVARIANT (eviction is safe): dropping an entry from memory never turns a deny into an allow. Sessions are a cache over
+//! the ledger, read through on a miss; that a session was ended is remembered apart from it, too. Subjects, revocations,
+//! devices and tenants are never evicted: when their tables are full, new knowledge is refused, or unknown sessions
+//! count as revoked.
+//! INVARIANT (versions rise): across restarts too. Versions are reserved on disk in blocks before they are given out.
+//! Never does: waiting for the disk on the way of a decision, other than to read a session that is not in memory.
 
+mod feed;
 mod gather;
+mod keeping;
+mod rows;
 mod sessions;
 mod signals;
 mod table;
@@ -17,11 +24,12 @@ mod table;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cardea_core::facts::Behavior;
-use cardea_core::risk::Risk;
+use cardea_core::posture::Posture;
 use cardea_core::session::Session;
+use cardea_core::subject::Subject;
 use cardea_core::time::Now;
 use cardea_policy_store::engine::Uid;
 use moka::policy::EvictionPolicy;
@@ -29,18 +37,23 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use smol_str::SmolStr;
 
+pub use feed::{Feed, Follower, Key, Touched};
 pub use gather::{Learned, SKEW_MAX_MS, life_ms};
 pub use sessions::{Closed, OpenFault, SessionChange, Target};
 pub use signals::{Change, Outcome, Signal};
 use table::Table;
 pub use table::TableFull;
 
-/// How much the tables hold.
+use crate::ledger::{self, Ledger, LedgerFault, LedgerUsage, Row};
+
+/// How much is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Capacity {
     /// Sessions in memory; the least recently used makes room.
     pub sessions: u64,
-    /// Subjects with risk, a cut-off, or disabled.
+    /// Sessions on disk; beyond it none can be opened.
+    pub stored_sessions: u64,
+    /// Subjects with risk, a cut-off, or disabled; devices and tenants as many each.
     pub subjects: usize,
     /// Ended sessions that are remembered.
     pub revocations: usize,
@@ -50,76 +63,118 @@ pub struct Capacity {
 #[derive(Debug)]
 pub struct State {
     version: AtomicU64,
+    /// Versions below this one may be given out: the disk knows that they were.
+    reserved: AtomicU64,
     capacity: Capacity,
     sessions: Cache<SmolStr, Arc<Held>, ahash::RandomState>,
+    /// Sessions on disk, or on their way to it.
+    stored: AtomicU64,
     subjects: Table<Uid, Subject>,
     /// Ended sessions, with the time after which nothing could bring them back, Unix milliseconds.
     revoked: Table<SmolStr, i64>,
+    devices: Table<SmolStr, Posture>,
+    /// Sessions of a tenant that were opened up to here are over, Unix milliseconds.
+    tenants: Table<SmolStr, i64>,
+    /// None: what is known ends with the process.
+    ledger: Option<Ledger>,
+    /// Knowledge is in memory whose row the ledger did not take.
+    is_behind: AtomicBool,
+    feed: Feed,
 }
 
 /// A session and what it did.
 #[derive(Debug)]
 struct Held {
     session: Mutex<Arc<Session>>,
-    behavior: Mutex<Behavior>,
+    behavior: Mutex<Noted>,
 }
 
-/// What is known of one subject.
-#[derive(Clone, Debug, Default)]
-struct Subject {
-    risk: Option<Arc<Risk>>,
-    /// Event time and whether it was disabled then.
-    standing: Option<(i64, bool)>,
-    /// Sessions that were opened up to here are ended, Unix milliseconds.
-    cutoff_ms: Option<i64>,
-    /// When a credential last changed, Unix milliseconds. Kept here and not with a session, which may be evicted.
-    credential_ms: Option<i64>,
+/// What a session did, and how much of it the disk knows.
+#[derive(Debug, Default)]
+struct Noted {
+    behavior: Behavior,
+    stored_attempts: u64,
 }
 
-impl Subject {
-    fn is_disabled(&self) -> bool {
-        self.standing.is_some_and(|(_, disabled)| disabled)
-    }
-
-    /// Whether forgetting it changes no decision.
-    fn is_spent(&self, now: Now, session_life_ms: i64) -> bool {
-        let is_past = |at: i64| at.saturating_add(session_life_ms) < now.wall_ms;
-        self.risk.as_ref().is_none_or(|risk| risk.score(now) == 0)
-            && self.standing.is_none_or(|(at, disabled)| !disabled && is_past(at))
-            && self.cutoff_ms.is_none_or(is_past)
-            && self.credential_ms.is_none_or(is_past)
+impl Held {
+    fn new(session: Arc<Session>, behavior: Behavior) -> Arc<Self> {
+        let stored_attempts = behavior.attempts;
+        let behavior = Mutex::new(Noted { behavior, stored_attempts });
+        Arc::new(Self { session: Mutex::new(session), behavior })
     }
 }
 
-/// How full the tables are.
-#[derive(Clone, Copy, Debug)]
+/// How full everything is.
+#[derive(Clone, Debug)]
 pub struct Usage {
     /// State version.
     pub version: u64,
     /// Sessions in memory.
     pub sessions: u64,
+    /// Sessions on disk.
+    pub stored_sessions: u64,
     /// Subjects.
     pub subjects: u64,
     /// Remembered revocations.
     pub revocations: u64,
+    /// Devices.
+    pub devices: u64,
+    /// Tenants.
+    pub tenants: u64,
     /// Their maxima.
     pub capacity: Capacity,
+    /// The store; `None` if what is known ends with the process.
+    pub ledger: Option<LedgerUsage>,
 }
 
 impl State {
-    /// Empty state.
+    /// Empty state that ends with the process.
     #[must_use]
     pub fn new(capacity: Capacity) -> Self {
+        Self::over(capacity, None)
+    }
+
+    /// The state that the ledger holds.
+    ///
+    /// # Errors
+    /// When it cannot be read: the process must not start without it.
+    pub fn restore(capacity: Capacity, ledger: Ledger) -> Result<Self, LedgerFault> {
+        let state = Self::over(capacity, Some(ledger));
+        state.load()?;
+        Ok(state)
+    }
+
+    fn over(capacity: Capacity, ledger: Option<Ledger>) -> Self {
+        let dropped = |table: ledger::Table| {
+            let ledger = ledger.clone();
+            move |key: Vec<u8>| {
+                if let Some(ledger) = &ledger {
+                    // A row that stays is spent, and is dropped again after the next start.
+                    let _kept = ledger.write(vec![Row::Delete { table, key }]);
+                }
+            }
+        };
+        let named = |table: ledger::Table| {
+            let dropped = dropped(table);
+            Box::new(move |key: &SmolStr| dropped(key.as_bytes().to_vec()))
+        };
+        let dropped_subject = dropped(ledger::Table::Subjects);
         Self {
             version: AtomicU64::new(0),
+            reserved: AtomicU64::new(u64::MAX),
             capacity,
-            // Least recently used, not least frequently: a session that was just opened must not be turned away.
-            sessions: Cache::builder()
-                .max_capacity(capacity.sessions)
-                .eviction_policy(EvictionPolicy::lru())
-                .build_with_hasher(ahash::RandomState::new()),
-            subjects: Table::new(capacity.subjects),
-            revoked: Table::new(capacity.revocations),
+            sessions: cache(capacity.sessions, ledger.clone()),
+            stored: AtomicU64::new(0),
+            subjects: Table::new(
+                capacity.subjects,
+                Box::new(move |uid: &Uid| dropped_subject(rows::uid_key(uid))),
+            ),
+            revoked: Table::new(capacity.revocations, named(ledger::Table::Revocations)),
+            devices: Table::new(capacity.subjects, named(ledger::Table::Devices)),
+            tenants: Table::new(capacity.subjects, named(ledger::Table::Tenants)),
+            ledger,
+            is_behind: AtomicBool::new(false),
+            feed: Feed::default(),
         }
     }
 
@@ -129,7 +184,38 @@ impl State {
         self.version.load(Ordering::SeqCst)
     }
 
-    /// How full the tables are.
+    /// Completes when everything that was changed so far survives the end of the process. Nothing may be acknowledged
+    /// before.
+    ///
+    /// # Errors
+    /// When the disk refuses. The changes count on this node all the same.
+    pub async fn durable(&self) -> Result<(), LedgerFault> {
+        let Some(ledger) = &self.ledger else { return Ok(()) };
+        if self.is_behind.load(Ordering::Acquire) {
+            return Err(LedgerFault::Full { why: ledger.fault() });
+        }
+        ledger.durable(ledger.ticket()).await
+    }
+
+    /// Why nothing can be acknowledged, while that is so.
+    #[must_use]
+    pub fn fault(&self) -> Option<Arc<str>> {
+        self.ledger.as_ref()?.fault()
+    }
+
+    /// The store, for other parts that keep something in it.
+    #[must_use]
+    pub fn ledger(&self) -> Option<&Ledger> {
+        self.ledger.as_ref()
+    }
+
+    /// What changes, for those who follow it.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// How full everything is.
     #[must_use]
     pub fn usage(&self) -> Usage {
         // The cache counts behind its back; a reader wants to see the session that was just opened.
@@ -137,9 +223,13 @@ impl State {
         Usage {
             version: self.version(),
             sessions: self.sessions.entry_count(),
+            stored_sessions: self.stored.load(Ordering::Relaxed),
             subjects: self.subjects.len(),
             revocations: self.revoked.len(),
+            devices: self.devices.len(),
+            tenants: self.tenants.len(),
             capacity: self.capacity,
+            ledger: self.ledger.as_ref().map(Ledger::usage),
         }
     }
 
@@ -148,8 +238,36 @@ impl State {
         self.revoked.is_full(now.wall_ms, |until| *until < now.wall_ms)
     }
 
-    /// Gives out the version of a change that is complete.
-    fn advance(&self) -> u64 {
-        self.version.fetch_add(1, Ordering::SeqCst) + 1
+    /// Gives out the version of a change that is complete, and tells who follows.
+    fn advance(&self, key: Key, what: &'static str) -> u64 {
+        let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
+        if version.saturating_add(keeping::VERSIONS_MARGIN) >= self.reserved.load(Ordering::Relaxed) {
+            self.reserve(version);
+        }
+        self.feed.push(&Touched { version, key, what });
+        version
     }
+
+    /// Keeps a row of what is never evicted. If the ledger does not take it, it is written later, and nothing is durable
+    /// until then.
+    fn keep(&self, table: ledger::Table, key: Vec<u8>, value: Vec<u8>) {
+        let Some(ledger) = &self.ledger else { return };
+        if ledger.write(vec![Row::Put { table, key, value }]).is_err() {
+            self.is_behind.store(true, Ordering::Release);
+        }
+    }
+}
+
+fn cache(capacity: u64, ledger: Option<Ledger>) -> Cache<SmolStr, Arc<Held>, ahash::RandomState> {
+    // Least recently used, not least frequently: a session that was just opened must not be turned away.
+    let builder = Cache::builder().max_capacity(capacity).eviction_policy(EvictionPolicy::lru());
+    let builder = match ledger {
+        None => builder,
+        Some(ledger) => builder.eviction_listener(move |id: Arc<SmolStr>, held: Arc<Held>, cause| {
+            if cause.was_evicted() {
+                let _stored = keeping::store_behavior(&ledger, &id, &held);
+            }
+        }),
+    };
+    builder.build_with_hasher(ahash::RandomState::new())
 }

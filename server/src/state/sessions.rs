@@ -1,6 +1,8 @@
 //! Sessions: opened, changed, ended, read.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use cardea_core::attempt::Attempt;
 use cardea_core::facts::Behavior;
@@ -9,10 +11,14 @@ use cardea_core::task::Task;
 use cardea_core::time::Now;
 use cardea_core::verdict::Decision;
 use cardea_policy_store::engine::Uid;
-use parking_lot::Mutex;
+use moka::ops::compute::{CompResult, Op};
 use smol_str::SmolStr;
 
-use super::{Held, State, TableFull};
+use super::{Held, Key, State, TableFull, rows};
+use crate::ledger::{LedgerFault, Row, Table};
+
+/// A session as the cache holds it.
+type Entry = moka::Entry<SmolStr, Arc<Held>>;
 
 /// Longest label, network, method, context class or text of a task, in bytes.
 pub(super) const TEXT_BYTES_MAX: usize = 256;
@@ -40,6 +46,15 @@ pub enum OpenFault {
     /// The table that would remember its end is full, so its id cannot be told from an ended one.
     #[error("the table of revocations is full; no session can be opened until entries in it expire")]
     RevocationsFull,
+    /// As many sessions are kept as may be.
+    #[error("{0} sessions are kept, as many as may be; raise `state.stored_sessions_max`, or end some")]
+    SessionsFull(u64),
+    /// The disk cannot be read or does not take the change; nothing was changed.
+    #[error("nothing was changed: {0}")]
+    Disk(#[from] LedgerFault),
+    /// There is no place to remember it.
+    #[error("no place to remember this; try again later")]
+    TableFull(#[from] TableFull),
 }
 
 /// A change of a session, as a caller asks for it; unset parts stay.
@@ -65,6 +80,8 @@ pub struct SessionChange {
     pub remove_labels: Vec<SmolStr>,
     /// Another task.
     pub task: Option<Arc<Task>>,
+    /// Another device.
+    pub device_id: Option<SmolStr>,
 }
 
 /// What to end.
@@ -74,6 +91,8 @@ pub enum Target {
     Session(SmolStr),
     /// Every session that the principal opened up to a time, Unix milliseconds.
     Principal(Uid, i64),
+    /// Every session of the tenant that was opened up to a time, Unix milliseconds.
+    Tenant(SmolStr, i64),
 }
 
 /// What was ended.
@@ -91,7 +110,7 @@ impl State {
     /// Opens a session.
     ///
     /// # Errors
-    /// When its id is taken or was ended, or a list is too long.
+    /// When its id is taken or was ended, a list is too long, or there is no place for it.
     pub fn open(
         &self,
         session: Session,
@@ -105,42 +124,71 @@ impl State {
         if self.forgets_revocations(now) {
             return Err(OpenFault::RevocationsFull);
         }
+        if self.stored.load(Ordering::Relaxed) >= self.capacity.stored_sessions {
+            return Err(OpenFault::SessionsFull(self.capacity.stored_sessions));
+        }
         let session = Arc::new(session);
-        let held = Arc::new(Held {
-            session: Mutex::new(Arc::clone(&session)),
-            behavior: Mutex::new(Behavior { last_seen_ms: now.wall_ms, ..Behavior::default() }),
-        });
+        let behavior = Behavior { last_seen_ms: now.wall_ms, ..Behavior::default() };
+        let held = Held::new(Arc::clone(&session), behavior);
+        let mut fault = None;
         // One look and one insertion under the key's lock, so that two openers of an id cannot both succeed.
-        let entry = self.sessions.entry(session.id.clone()).and_compute_with(|found| match found {
-            Some(entry) if self.held_status(entry.value(), idle_max_s, now) != Status::Expired => {
-                moka::ops::compute::Op::Nop
+        let entry = self.sessions.entry(session.id.clone()).and_compute_with(|found| {
+            match self.opens(found, &session, idle_max_s, now) {
+                Ok(()) => Op::Put(held),
+                Err(why) => {
+                    fault = Some(why);
+                    Op::Nop
+                }
             }
-            _ => moka::ops::compute::Op::Put(Arc::clone(&held)),
         });
-        match entry {
-            moka::ops::compute::CompResult::Inserted(_) | moka::ops::compute::CompResult::ReplacedWith(_) => {
+        match (fault, entry) {
+            (Some(fault), _) => Err(fault),
+            (None, CompResult::Inserted(_) | CompResult::ReplacedWith(_)) => {
                 // Somebody may have ended the id between the look and the insertion.
                 match self.revoked.get(session.id.as_str()) {
                     Some(_) => Err(OpenFault::Ended(session.id.clone())),
-                    None => Ok((session, self.advance())),
+                    None => {
+                        let version = self.advance(Key::Session(session.id.clone()), "opened");
+                        Ok((session, version))
+                    }
                 }
             }
-            moka::ops::compute::CompResult::Unchanged(found) => {
-                match self.held_status(found.value(), idle_max_s, now) {
-                    Status::Revoked => Err(OpenFault::Ended(session.id.clone())),
-                    Status::Live | Status::Expired => Err(OpenFault::Exists(session.id.clone())),
-                }
-            }
-            moka::ops::compute::CompResult::StillNone(_) | moka::ops::compute::CompResult::Removed(_) => {
+            (None, CompResult::StillNone(_) | CompResult::Removed(_) | CompResult::Unchanged(_)) => {
                 Err(OpenFault::Unknown(session.id.clone()))
             }
         }
     }
 
+    /// Writes the row of a session that may take the place of what is there. Under the key's lock.
+    fn opens(
+        &self,
+        found: Option<Entry>,
+        session: &Session,
+        idle_max_s: u64,
+        now: Now,
+    ) -> Result<(), OpenFault> {
+        let found = self.found_or_stored(found, &session.id)?;
+        let is_new = found.is_none();
+        match found.map(|held| self.held_status(&held, idle_max_s, now)) {
+            None | Some(Status::Expired) => {}
+            Some(Status::Revoked) => return Err(OpenFault::Ended(session.id.clone())),
+            Some(Status::Live) => return Err(OpenFault::Exists(session.id.clone())),
+        }
+        if let Some(ledger) = &self.ledger {
+            let key = session.id.as_bytes().to_vec();
+            ledger.write(vec![
+                Row::Put { table: Table::Sessions, key: key.clone(), value: rows::session(session) },
+                Row::Delete { table: Table::Behaviors, key },
+            ])?;
+            self.stored.fetch_add(u64::from(is_new), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Changes a session.
     ///
     /// # Errors
-    /// When it is not known or was ended, or a list is too long.
+    /// When it is not known or was ended, a list is too long, or the disk refuses.
     pub fn change(
         &self,
         id: &str,
@@ -150,21 +198,61 @@ impl State {
         if self.revoked.get(id).is_some() {
             return Err(OpenFault::Ended(id.into()));
         }
-        let held = self.sessions.get(id).ok_or_else(|| OpenFault::Unknown(id.into()))?;
+        let changed = self.revise(id, |current| {
+            if self.is_cut(current) || current.ended.is_some() {
+                return Err(OpenFault::Ended(id.into()));
+            }
+            if now.wall_ms >= current.expires_ms {
+                return Err(OpenFault::Expired(id.into()));
+            }
+            let mut next = Session::clone(current);
+            change.apply(&mut next, now);
+            within_limits(&next)?;
+            Ok(Some(next))
+        })?;
+        let changed = changed.ok_or_else(|| OpenFault::Unknown(id.into()))?;
+        Ok((changed, self.advance(Key::Session(id.into()), "updated")))
+    }
+
+    /// Lets `revision` make the next form of a session, in memory and on disk, or leave it. Returns the session as it is
+    /// then; `None` if it is not known.
+    pub(super) fn revise(
+        &self,
+        id: &str,
+        revision: impl FnOnce(&Session) -> Result<Option<Session>, OpenFault>,
+    ) -> Result<Option<Arc<Session>>, OpenFault> {
+        let mut outcome = Ok(None);
+        self.sessions.entry(SmolStr::new(id)).and_compute_with(|found| {
+            let is_loaded = found.is_none();
+            match self.found_or_stored(found, id) {
+                Ok(Some(held)) => {
+                    outcome = self.revise_held(&held, revision).map(Some);
+                    if is_loaded { Op::Put(held) } else { Op::Nop }
+                }
+                Ok(None) => Op::Nop,
+                Err(fault) => {
+                    outcome = Err(fault.into());
+                    Op::Nop
+                }
+            }
+        });
+        outcome
+    }
+
+    fn revise_held(
+        &self,
+        held: &Held,
+        revision: impl FnOnce(&Session) -> Result<Option<Session>, OpenFault>,
+    ) -> Result<Arc<Session>, OpenFault> {
         let mut current = held.session.lock();
-        if self.is_cut(&current) || current.ended.is_some() {
-            return Err(OpenFault::Ended(id.into()));
+        if let Some(next) = revision(&current)? {
+            if let Some(ledger) = &self.ledger {
+                let (key, value) = (next.id.as_bytes().to_vec(), rows::session(&next));
+                ledger.write(vec![Row::Put { table: Table::Sessions, key, value }])?;
+            }
+            *current = Arc::new(next);
         }
-        if now.wall_ms >= current.expires_ms {
-            return Err(OpenFault::Expired(id.into()));
-        }
-        let mut next = Session::clone(&current);
-        change.apply(&mut next, now);
-        within_limits(&next)?;
-        *current = Arc::new(next);
-        let changed = Arc::clone(&current);
-        drop(current);
-        Ok((changed, self.advance()))
+        Ok(Arc::clone(&current))
     }
 
     /// Ends sessions for good.
@@ -179,46 +267,72 @@ impl State {
         life_ms: i64,
         now: Now,
     ) -> Result<Closed, TableFull> {
-        let mut before_ms = None;
-        let changed = match target {
-            Target::Session(id) => self.end_one(id, reason, life_ms, now)?,
+        let (closed, key) = match target {
+            Target::Session(id) => {
+                let changed = self.end_one(id, reason, life_ms, now)?;
+                ((changed, None), Key::Session(id.clone()))
+            }
             Target::Principal(principal, until_ms) => {
-                let spent = |subject: &super::Subject| subject.is_spent(now, life_ms);
-                let raise = |subject: &mut super::Subject| {
-                    before_ms = subject.cutoff_ms;
-                    let rises = subject.cutoff_ms.is_none_or(|known| known < *until_ms);
-                    if rises {
-                        subject.cutoff_ms = Some(*until_ms);
-                    }
-                    rises
-                };
-                match self.subjects.update(
-                    principal.clone(),
-                    now.wall_ms,
-                    super::Subject::default,
-                    spent,
-                    raise,
-                ) {
-                    Ok(changed) => changed,
-                    // No place to remember the cut-off: end the sessions that are known, one by one.
-                    Err(full) => {
-                        for session in self.sessions_of(Some(principal)) {
-                            if session.opened_ms <= *until_ms {
-                                self.end_one(&session.id, reason, life_ms, now)?;
-                            }
-                        }
-                        return Err(full);
-                    }
-                }
+                let ended = self.end_principal(principal, *until_ms, reason, life_ms, now)?;
+                (ended, Key::Principal(principal.clone()))
+            }
+            Target::Tenant(tenant, until_ms) => {
+                (self.end_tenant(tenant, *until_ms, life_ms, now)?, Key::Tenant(tenant.clone()))
             }
         };
-        let version = if changed { self.advance() } else { self.version() };
+        let (changed, before_ms) = closed;
+        let version = if changed { self.advance(key, "revoked") } else { self.version() };
         Ok(Closed { changed, version, before_ms })
+    }
+
+    fn end_principal(
+        &self,
+        principal: &Uid,
+        until_ms: i64,
+        reason: &SmolStr,
+        life_ms: i64,
+        now: Now,
+    ) -> Result<(bool, Option<i64>), TableFull> {
+        let mut before_ms = None;
+        let raised = self.subject(principal, life_ms, now, |subject| {
+            before_ms = subject.cutoff_ms;
+            subject.cut_off(until_ms)
+        });
+        if let Err(full) = raised {
+            // No place to remember the cut-off: end the sessions that are known, one by one.
+            for session in self.page(Some(principal), "", usize::MAX).unwrap_or_default() {
+                if session.opened_ms <= until_ms {
+                    self.end_one(&session.id, reason, life_ms, now)?;
+                }
+            }
+            return Err(full);
+        }
+        raised.map(|changed| (changed, before_ms))
+    }
+
+    fn end_tenant(
+        &self,
+        tenant: &SmolStr,
+        until_ms: i64,
+        life_ms: i64,
+        now: Now,
+    ) -> Result<(bool, Option<i64>), TableFull> {
+        let mut before_ms = None;
+        let spent = |until: &i64| until.saturating_add(life_ms) < now.wall_ms;
+        let raise = |until: &mut i64| {
+            let is_later = *until < until_ms;
+            before_ms = (*until > i64::MIN).then_some(*until);
+            *until = until_ms.max(*until);
+            self.keep(Table::Tenants, tenant.as_bytes().to_vec(), rows::instant(*until));
+            is_later
+        };
+        let changed = self.tenants.update(tenant.clone(), now.wall_ms, || i64::MIN, spent, raise)?;
+        Ok((changed, before_ms))
     }
 
     fn end_one(&self, id: &SmolStr, reason: &SmolStr, life_ms: i64, now: Now) -> Result<bool, TableFull> {
         // Remembered first: between the two steps a decision finds at least one of them.
-        let known_until = self.sessions.get(id).map_or(0, |held| held.session.lock().expires_ms);
+        let known_until = self.session(id).ok().flatten().map_or(0, |(session, _)| session.expires_ms);
         let until_ms = now.wall_ms.saturating_add(life_ms).max(known_until);
         let spent = |until: &i64| *until < now.wall_ms;
         let mut is_new = false;
@@ -230,38 +344,103 @@ impl State {
                 until_ms
             },
             spent,
-            |until| *until = until_ms.max(*until),
+            |until| {
+                *until = until_ms.max(*until);
+                self.keep(Table::Revocations, id.as_bytes().to_vec(), rows::instant(*until));
+            },
         );
-        let ended = self.sessions.get(id).is_some_and(|held| {
-            let mut current = held.session.lock();
-            let mut next = Session::clone(&current);
-            let ended = next.end(now.wall_ms, reason.clone());
-            *current = Arc::new(next);
-            ended
+        let mut ended = false;
+        let revised = self.revise(id, |current| {
+            let mut next = Session::clone(current);
+            ended = next.end(now.wall_ms, reason.clone());
+            Ok(ended.then_some(next))
         });
+        if revised.is_err() {
+            // The table of revocations has it, and is asked first.
+            tracing::warn!("an ended session could not be marked as such in its own row");
+        }
         remembered.map(|()| ended || is_new)
     }
 
-    /// One session and what it did, if this node knows it.
-    #[must_use]
-    pub fn session(&self, id: &str) -> Option<(Arc<Session>, Behavior)> {
-        let held = self.sessions.get(id)?;
-        let session = Arc::clone(&held.session.lock());
-        let behavior = held.behavior.lock().clone();
-        Some((session, behavior))
+    /// One session and what it did, from memory or else from disk.
+    ///
+    /// # Errors
+    /// When it is not in memory and the disk cannot be read.
+    pub fn session(&self, id: &str) -> Result<Option<(Arc<Session>, Behavior)>, LedgerFault> {
+        let held = match self.sessions.get(id) {
+            Some(held) => Some(held),
+            None => self.read_through(id)?,
+        };
+        Ok(held.map(|held| {
+            let session = Arc::clone(&held.session.lock());
+            let behavior = held.behavior.lock().behavior.clone();
+            (session, behavior)
+        }))
     }
 
-    /// Every session, of one principal or of all, by id. Walks the whole table: not for the hot path.
-    #[must_use]
-    pub fn sessions_of(&self, principal: Option<&Uid>) -> Vec<Arc<Session>> {
-        let all = self.sessions.iter().map(|(_, held)| Arc::clone(&held.session.lock()));
-        let mut found: Vec<_> =
-            all.filter(|session| principal.is_none_or(|uid| session.principal == *uid)).collect();
-        found.sort_by(|a, b| a.id.cmp(&b.id));
-        found
+    fn read_through(&self, id: &str) -> Result<Option<Arc<Held>>, LedgerFault> {
+        // Most of what is not in memory is not on disk either: that needs no place in the cache.
+        if self.stored(id)?.is_none() {
+            return Ok(None);
+        }
+        let mut read = Ok(None);
+        self.sessions.entry(SmolStr::new(id)).and_compute_with(|found| {
+            let is_loaded = found.is_none();
+            read = self.found_or_stored(found, id);
+            match &read {
+                Ok(Some(held)) if is_loaded => Op::Put(Arc::clone(held)),
+                Ok(_) | Err(_) => Op::Nop,
+            }
+        });
+        read
     }
 
-    /// Where a session stands, its principal's cut-off included.
+    /// Under the key's lock, so that nobody reads an older form from disk and puts it beside a newer one.
+    fn found_or_stored(&self, found: Option<Entry>, id: &str) -> Result<Option<Arc<Held>>, LedgerFault> {
+        match found {
+            Some(entry) => Ok(Some(entry.into_value())),
+            None => self.stored(id),
+        }
+    }
+
+    /// Sessions after an id, of one principal or of all, by id. Reads the disk: not for the hot path.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub fn page(
+        &self,
+        principal: Option<&Uid>,
+        after: &str,
+        size: usize,
+    ) -> Result<Vec<Arc<Session>>, LedgerFault> {
+        let mut found = Vec::new();
+        let is_wanted = |session: &Session| {
+            (after.is_empty() || session.id.as_str() > after)
+                && principal.is_none_or(|uid| session.principal == *uid)
+        };
+        let Some(ledger) = &self.ledger else {
+            let all = self.sessions.iter().map(|(_, held)| Arc::clone(&held.session.lock()));
+            found.extend(all.filter(|session| is_wanted(session)));
+            found.sort_by(|a, b| a.id.cmp(&b.id));
+            found.truncate(size);
+            return Ok(found);
+        };
+        ledger.scan(Table::Sessions, after.as_bytes(), &mut |key, value| {
+            if found.len() >= size {
+                return ControlFlow::Break(());
+            }
+            let Ok(id) = std::str::from_utf8(key) else { return ControlFlow::Continue(()) };
+            let session = match self.sessions.get(id) {
+                Some(held) => Some(Arc::clone(&held.session.lock())),
+                None => rows::to_session(id, value).map(Arc::new),
+            };
+            found.extend(session.filter(|session| is_wanted(session)));
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
+    }
+
+    /// Where a session stands, its principal's and its tenant's cut-off included.
     #[must_use]
     pub fn status(&self, session: &Session, last_seen_ms: i64, idle_max_s: u64, now: Now) -> Status {
         if self.is_cut(session) || self.revoked.get(session.id.as_str()).is_some() {
@@ -270,14 +449,18 @@ impl State {
         session.status(last_seen_ms, idle_max_s, now)
     }
 
-    /// Whether all of its principal's sessions were ended since it was opened.
+    /// Whether all of its principal's or its tenant's sessions were ended since it was opened.
     fn is_cut(&self, session: &Session) -> bool {
-        let cutoff = self.subjects.get(&session.principal).and_then(|subject| subject.cutoff_ms);
-        cutoff.is_some_and(|cutoff| session.opened_ms <= cutoff)
+        let own = self.subjects.get(&session.principal).and_then(|subject| subject.cutoff_ms);
+        own.max(self.tenant_cutoff(session)).is_some_and(|cutoff| session.opened_ms <= cutoff)
+    }
+
+    pub(super) fn tenant_cutoff(&self, session: &Session) -> Option<i64> {
+        self.tenants.get(session.tenant.as_ref()?.as_str())
     }
 
     fn held_status(&self, held: &Held, idle_max_s: u64, now: Now) -> Status {
-        let last_seen_ms = held.behavior.lock().last_seen_ms;
+        let last_seen_ms = held.behavior.lock().behavior.last_seen_ms;
         let session = Arc::clone(&held.session.lock());
         self.status(&session, last_seen_ms, idle_max_s, now)
     }
@@ -285,7 +468,7 @@ impl State {
     /// Notes an attempt in its session's behaviour, after it was judged.
     pub fn note(&self, attempt: &Attempt, decision: Decision, now: Now) {
         let Some(held) = attempt.session_id.as_ref().and_then(|id| self.sessions.get(id)) else { return };
-        let mut behavior = held.behavior.lock();
+        let behavior = &mut held.behavior.lock().behavior;
         behavior.attempts += 1;
         behavior.last_seen_ms = behavior.last_seen_ms.max(now.wall_ms);
         if decision == Decision::Deny {
@@ -325,6 +508,9 @@ impl SessionChange {
         if let Some(task) = &self.task {
             session.task = Some(Arc::clone(task));
         }
+        if let Some(device_id) = &self.device_id {
+            session.device_id = Some(device_id.clone());
+        }
         session.refreshed_ms = now.wall_ms;
     }
 }
@@ -334,6 +520,7 @@ fn within_limits(session: &Session) -> Result<(), OpenFault> {
         && session.networks.len() <= NETWORKS_MAX
         && session.amr.len() <= METHODS_MAX;
     let texts = session.labels.iter().chain(&session.networks).chain(&session.amr).chain([&session.acr]);
+    let texts = texts.chain(&session.device_id).chain(&session.tenant);
     let of_task = session.task.iter().flat_map(|task| task.actions.iter().chain([&task.id, &task.purpose]));
     let is_short = |text: &SmolStr| text.len() <= TEXT_BYTES_MAX;
     if fits && texts.chain(of_task).all(is_short) { Ok(()) } else { Err(OpenFault::TooMuch) }

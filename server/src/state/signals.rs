@@ -1,14 +1,15 @@
 //! Signals: changes of fact from outside.
 
-use std::sync::Arc;
-
-use cardea_core::risk::{Risk, RiskSignal};
+use cardea_core::posture::Posture;
+use cardea_core::risk::RiskSignal;
 use cardea_core::session::{self, Session};
+use cardea_core::subject::{Standing, Subject};
 use cardea_core::time::Now;
 use cardea_policy_store::engine::Uid;
 use smol_str::SmolStr;
 
-use super::{State, Subject, TableFull, Target};
+use super::{Key, OpenFault, State, TableFull, Target, rows};
+use crate::ledger::Table;
 
 /// One change of fact.
 #[derive(Clone, Debug)]
@@ -26,12 +27,14 @@ pub enum Change {
     Risk(Uid, RiskSignal),
     /// Sessions are over.
     Revoked(Target, SmolStr),
-    /// A principal is disabled (`true`) or enabled again.
-    Standing(Uid, bool),
+    /// A principal may act, may not, or is gone for good.
+    Standing(Uid, Standing),
     /// Something about one session.
     Session(SmolStr, session::Change),
     /// A credential of a principal: every session whose login is older counts as changed.
     Credential(Uid),
+    /// Whether a device meets its owner's rules.
+    Device(SmolStr, bool),
 }
 
 /// What became of a signal.
@@ -55,46 +58,54 @@ impl State {
     /// Takes in a signal; `life_ms` is the longest life of a session, after which its end may be forgotten.
     ///
     /// # Errors
-    /// When there is no place for a subject that was not known.
-    pub fn apply(&self, signal: &Signal, life_ms: i64, now: Now) -> Result<(Outcome, u64), TableFull> {
-        let outcome = match &signal.change {
-            Change::Risk(subject, risk) => Outcome::of(self.subject(subject, life_ms, now, |known| {
-                let mut next = known.risk.as_deref().cloned().unwrap_or_else(Risk::default);
-                let changed = next.apply(risk);
-                if changed {
-                    known.risk = Some(Arc::new(next));
-                }
-                changed
-            })?),
-            Change::Standing(subject, disabled) => {
-                Outcome::of(self.subject(subject, life_ms, now, |known| {
-                    // Of two events of the same time the strict one holds.
-                    let newer = known.standing.is_none_or(|standing| standing < (signal.event_ms, *disabled));
-                    if newer {
-                        known.standing = Some((signal.event_ms, *disabled));
-                    }
-                    newer
-                })?)
+    /// When there is no place for a subject that was not known, or the disk refuses the change of a session.
+    pub fn apply(&self, signal: &Signal, life_ms: i64, now: Now) -> Result<(Outcome, u64), OpenFault> {
+        let event_ms = signal.event_ms;
+        let (changed, key, what) = match &signal.change {
+            Change::Risk(uid, risk) => {
+                let changed = self.subject(uid, life_ms, now, |known| known.risk(risk))?;
+                (changed, Key::Principal(uid.clone()), "risk")
+            }
+            Change::Standing(uid, standing) => {
+                let changed = self.subject(uid, life_ms, now, |known| known.stand(*standing, event_ms))?;
+                let what = match standing {
+                    Standing::Enabled => "enabled",
+                    Standing::Disabled => "disabled",
+                    Standing::Purged => "purged",
+                };
+                (changed, Key::Principal(uid.clone()), what)
             }
             Change::Revoked(target, reason) => {
                 let closed = self.end(target, reason, life_ms, now)?;
                 return Ok((Outcome::of(closed.changed), closed.version));
             }
-            Change::Session(id, session::Change::CredentialChanged) => match self.session(id) {
-                Some((session, _)) => self.credential(&session.principal, signal.event_ms, life_ms, now)?,
-                None => Outcome::UnknownSubject,
-            },
-            Change::Session(id, change) => match self.change_session(id, change, signal.event_ms, now) {
-                Some(changed) => Outcome::of(changed),
-                None => Outcome::UnknownSubject,
-            },
-            Change::Credential(principal) => self.credential(principal, signal.event_ms, life_ms, now)?,
+            Change::Session(id, session::Change::CredentialChanged) => {
+                let Some((session, _)) = self.session(id)? else {
+                    return Ok((Outcome::UnknownSubject, self.version()));
+                };
+                let changed = self.credential(&session.principal, event_ms, life_ms, now)?;
+                (changed, Key::Principal(session.principal.clone()), "credential")
+            }
+            Change::Session(id, change) => {
+                let Some(changed) = self.change_session(id, change, event_ms, now)? else {
+                    return Ok((Outcome::UnknownSubject, self.version()));
+                };
+                (changed, Key::Session(id.clone()), "updated")
+            }
+            Change::Credential(uid) => {
+                (self.credential(uid, event_ms, life_ms, now)?, Key::Principal(uid.clone()), "credential")
+            }
+            Change::Device(id, compliant) => {
+                let posture = Posture { compliant: *compliant, event_ms };
+                (self.device(id, posture, life_ms, now)?, Key::Device(id.clone()), "posture")
+            }
         };
-        let version = if outcome == Outcome::Applied { self.advance() } else { self.version() };
-        Ok((outcome, version))
+        let version = if changed { self.advance(key, what) } else { self.version() };
+        Ok((Outcome::of(changed), version))
     }
 
-    fn subject(
+    /// Changes what is known of a subject, in memory and on disk.
+    pub(super) fn subject(
         &self,
         uid: &Uid,
         life_ms: i64,
@@ -102,30 +113,46 @@ impl State {
         change: impl FnOnce(&mut Subject) -> bool,
     ) -> Result<bool, TableFull> {
         let spent = |subject: &Subject| subject.is_spent(now, life_ms);
-        self.subjects.update(uid.clone(), now.wall_ms, Subject::default, spent, change)
+        self.subjects.update(uid.clone(), now.wall_ms, Subject::default, spent, |subject| {
+            let changed = change(subject);
+            if changed {
+                self.keep(Table::Subjects, rows::uid_key(uid), rows::subject(subject));
+            }
+            changed
+        })
     }
 
-    fn credential(&self, of: &Uid, event_ms: i64, life_ms: i64, now: Now) -> Result<Outcome, TableFull> {
-        let changed = self.subject(of, life_ms, now, |known| {
-            let newer = known.credential_ms.is_none_or(|at| at < event_ms);
-            if newer {
-                known.credential_ms = Some(event_ms);
+    fn credential(&self, of: &Uid, event_ms: i64, life_ms: i64, now: Now) -> Result<bool, TableFull> {
+        self.subject(of, life_ms, now, |known| known.change_credential(event_ms))
+    }
+
+    fn device(&self, id: &SmolStr, posture: Posture, life_ms: i64, now: Now) -> Result<bool, TableFull> {
+        let spent = |known: &Posture| known.compliant && known.event_ms.saturating_add(life_ms) < now.wall_ms;
+        let unheard = || Posture { compliant: true, event_ms: i64::MIN };
+        self.devices.update(id.clone(), now.wall_ms, unheard, spent, |known| {
+            let changed = known.hear(posture);
+            if changed {
+                self.keep(Table::Devices, id.as_bytes().to_vec(), rows::posture(*known));
             }
-            newer
-        });
-        changed.map(Outcome::of)
+            changed
+        })
     }
 
     /// `None` if the session is not known.
-    fn change_session(&self, id: &str, change: &session::Change, event_ms: i64, now: Now) -> Option<bool> {
-        let held = self.sessions.get(id)?;
-        let mut current = held.session.lock();
-        let mut next = Session::clone(&current);
-        let changed = next.apply(change, event_ms);
-        if changed {
+    fn change_session(
+        &self,
+        id: &str,
+        change: &session::Change,
+        event_ms: i64,
+        now: Now,
+    ) -> Result<Option<bool>, OpenFault> {
+        let mut changed = false;
+        let known = self.revise(id, |current| {
+            let mut next = Session::clone(current);
+            changed = next.apply(change, event_ms);
             next.refreshed_ms = now.wall_ms;
-            *current = Arc::new(next);
-        }
-        Some(changed)
+            Ok(changed.then_some(next))
+        })?;
+        Ok(known.map(|_| changed))
     }
 }

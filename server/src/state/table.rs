@@ -16,18 +16,28 @@ const SWEEP_INTERVAL_MS: i64 = 1000;
 #[error("the table is full")]
 pub struct TableFull;
 
-#[derive(Debug)]
+/// Called with each entry that is dropped, under its shard's lock.
+type Dropped<K> = Box<dyn Fn(&K) + Send + Sync>;
+
 pub(super) struct Table<K, V> {
     shards: Box<[RwLock<AHashMap<K, V>>]>,
+    dropped: Dropped<K>,
     hasher: RandomState,
     len: AtomicU64,
     max: u64,
     swept_ms: AtomicI64,
 }
 
+impl<K, V> std::fmt::Debug for Table<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table").field("len", &self.len).field("max", &self.max).finish_non_exhaustive()
+    }
+}
+
 impl<K: Hash + Eq, V: Clone> Table<K, V> {
-    pub(super) fn new(max: usize) -> Self {
+    pub(super) fn new(max: usize, dropped: Dropped<K>) -> Self {
         Self {
+            dropped,
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             hasher: RandomState::new(),
             len: AtomicU64::new(0),
@@ -94,7 +104,26 @@ impl<K: Hash + Eq, V: Clone> Table<K, V> {
         Ok(change(entries.entry(key).or_insert_with(default)))
     }
 
-    fn sweep(&self, now_ms: i64, spent: impl Fn(&V) -> bool) {
+    /// Puts back an entry that was kept on disk, beyond the maximum too: what was acknowledged is not forgotten.
+    pub(super) fn restore(&self, key: K, value: V) {
+        let Some(shard) = self.shard(&key) else { return };
+        if shard.write().insert(key, value).is_none() {
+            self.len.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Shows every entry, shard by shard, each under its lock.
+    #[expect(clippy::disallowed_methods, reason = "whoever asks for all of them wants no order")]
+    pub(super) fn each(&self, mut visit: impl FnMut(&K, &V)) {
+        for shard in &self.shards {
+            for (key, entry) in shard.read().iter() {
+                visit(key, entry);
+            }
+        }
+    }
+
+    /// Drops what is spent, not more often than it is worth.
+    pub(super) fn sweep(&self, now_ms: i64, spent: impl Fn(&V) -> bool) {
         let swept_ms = self.swept_ms.load(Ordering::Relaxed);
         if now_ms < swept_ms.saturating_add(SWEEP_INTERVAL_MS) {
             return;
@@ -103,7 +132,13 @@ impl<K: Hash + Eq, V: Clone> Table<K, V> {
         for shard in &self.shards {
             let mut entries = shard.write();
             let before = entries.len();
-            entries.retain(|_, entry| !spent(entry));
+            entries.retain(|key, entry| {
+                let is_spent = spent(entry);
+                if is_spent {
+                    (self.dropped)(key);
+                }
+                !is_spent
+            });
             let dropped = before - entries.len();
             self.len.fetch_sub(u64::try_from(dropped).unwrap_or(0), Ordering::SeqCst);
         }

@@ -9,6 +9,7 @@ use cardea_core::decide::{Question, decide};
 use cardea_core::reason::ReasonCode;
 use cardea_core::risk::{RiskKind, RiskSignal};
 use cardea_core::session::{Change as SessionEvent, Status};
+use cardea_core::subject::Standing;
 use cardea_core::verdict::{Decision, Verdict};
 use cardea_policy_store::fragment::Needs;
 use cardea_policy_store::load;
@@ -17,6 +18,8 @@ use proptest::prelude::*;
 
 use super::*;
 use cardea_core::facts::SessionFacts;
+
+mod kept;
 
 const LIFE_MS: i64 = 1_000_000;
 
@@ -45,7 +48,7 @@ fn state(capacity: Capacity) -> State {
 }
 
 fn roomy() -> State {
-    state(Capacity { sessions: 1000, subjects: 1000, revocations: 1000 })
+    state(Capacity { sessions: 1000, stored_sessions: 1000, subjects: 1000, revocations: 1000 })
 }
 
 fn at(wall_ms: i64) -> Now {
@@ -83,10 +86,14 @@ fn open(state: &State, snapshot: &Snapshot, id: &str, now: Now) {
     state.open(session, 0, now).unwrap();
 }
 
-fn risk(state: &State, of: Uid, severity: u8, now: Now) -> Result<(Outcome, u64), TableFull> {
+fn risk(state: &State, of: Uid, severity: u8, now: Now) -> Result<(Outcome, u64), OpenFault> {
     let kind = RiskKind::Operator;
     let signal = RiskSignal { kind, severity, confidence: 100, event_ms: now.wall_ms, half_life_s: 600 };
     state.apply(&Signal { event_ms: now.wall_ms, change: Change::Risk(of, signal) }, LIFE_MS, now)
+}
+
+fn known(state: &State, id: &str) -> (Arc<Session>, Behavior) {
+    state.session(id).unwrap().unwrap()
 }
 
 fn says_changed(state: &State, snapshot: &Snapshot, attempt: &Attempt) -> bool {
@@ -152,20 +159,21 @@ fn a_newer_login_in_the_token_refreshes_the_session() {
         })
     };
     judge(&state, &snapshot, &attempt(&snapshot, "a", "s", token(5)), at(10));
-    assert_eq!(state.session("s").unwrap().0.authenticated_ms, Some(5));
+    assert_eq!(known(&state, "s").0.authenticated_ms, Some(5));
     judge(&state, &snapshot, &attempt(&snapshot, "a", "s", token(8)), at(11));
-    assert_eq!(state.session("s").unwrap().0.authenticated_ms, Some(8));
+    assert_eq!(known(&state, "s").0.authenticated_ms, Some(8));
     judge(&state, &snapshot, &attempt(&snapshot, "a", "s", token(3)), at(12));
-    assert_eq!(state.session("s").unwrap().0.authenticated_ms, Some(8), "an older token changes nothing");
+    assert_eq!(known(&state, "s").0.authenticated_ms, Some(8), "an older token changes nothing");
     judge(&state, &snapshot, &attempt(&snapshot, "a", "s", token(999_999)), at(13));
-    assert_eq!(state.session("s").unwrap().0.authenticated_ms, Some(8), "a login cannot lie in the future");
+    assert_eq!(known(&state, "s").0.authenticated_ms, Some(8), "a login cannot lie in the future");
 }
 
 #[test]
 fn a_full_table_refuses_new_knowledge_and_keeps_the_old() {
-    let (state, snapshot) = (state(Capacity { sessions: 10, subjects: 1, revocations: 1 }), snapshot());
+    let (state, snapshot) =
+        (state(Capacity { sessions: 10, stored_sessions: 1000, subjects: 1, revocations: 1 }), snapshot());
     risk(&state, agent(&snapshot, "a"), 90, at(0)).unwrap();
-    assert_eq!(risk(&state, agent(&snapshot, "b"), 90, at(1)), Err(TableFull));
+    assert_eq!(risk(&state, agent(&snapshot, "b"), 90, at(1)), Err(OpenFault::TableFull(TableFull)));
     open(&state, &snapshot, "s", at(1));
     assert_eq!(
         code(&judge(&state, &snapshot, &attempt(&snapshot, "a", "s", None), at(2))),
@@ -177,7 +185,8 @@ fn a_full_table_refuses_new_knowledge_and_keeps_the_old() {
 
 #[test]
 fn with_no_room_to_remember_revocations_unknown_sessions_are_denied() {
-    let (state, snapshot) = (state(Capacity { sessions: 10, subjects: 10, revocations: 1 }), snapshot());
+    let (state, snapshot) =
+        (state(Capacity { sessions: 10, stored_sessions: 1000, subjects: 10, revocations: 1 }), snapshot());
     open(&state, &snapshot, "known", at(0));
     state.end(&Target::Session("gone".into()), &SmolStr::default(), LIFE_MS, at(1)).unwrap();
     let token = Some(Token { issued_ms: Some(0), ..Token::default() });
@@ -196,7 +205,8 @@ fn a_disabled_principal_is_denied_until_a_newer_event_enables_it() {
     open(&state, &snapshot, "s", at(0));
     let attempt = attempt(&snapshot, "a", "s", None);
     let standing = |event_ms: i64, disabled: bool| {
-        let change = Change::Standing(agent(&snapshot, "a"), disabled);
+        let standing = if disabled { Standing::Disabled } else { Standing::Enabled };
+        let change = Change::Standing(agent(&snapshot, "a"), standing);
         state.apply(&Signal { event_ms, change }, LIFE_MS, at(event_ms)).unwrap().0
     };
     assert_eq!(standing(10, true), Outcome::Applied);
@@ -221,7 +231,7 @@ fn signals_about_a_session_reach_it_and_a_credential_reaches_all_of_its_principa
         apply(Change::Session("none".into(), SessionEvent::AssuranceLevel(2))),
         Outcome::UnknownSubject
     );
-    assert_eq!((state.session("one").unwrap().0.aal, state.session("two").unwrap().0.aal), (2, 0));
+    assert_eq!((known(&state, "one").0.aal, known(&state, "two").0.aal), (2, 0));
     assert_eq!(apply(Change::Session("one".into(), SessionEvent::CredentialChanged)), Outcome::Applied);
     assert_eq!(apply(Change::Credential(agent(&snapshot, "a"))), Outcome::Superseded);
     let changed = |id: &str| {
@@ -271,13 +281,13 @@ fn what_is_disqualified_teaches_nothing() {
     assert_eq!(code(&judge(&state, &snapshot, &stranger, at(10))), Some(ReasonCode::SessionMismatch));
     let expired = attempt(&snapshot, "a", "s", token(5, 10));
     assert_eq!(code(&judge(&state, &snapshot, &expired, at(10))), Some(ReasonCode::TokenExpired));
-    assert_eq!(state.session("s").unwrap().0.authenticated_ms, None);
+    assert_eq!(known(&state, "s").0.authenticated_ms, None);
     let never_opened = attempt(&snapshot, "a", "fresh", token(5, 10));
     judge(&state, &snapshot, &never_opened, at(10));
-    assert!(state.session("fresh").is_none());
+    assert!(state.session("fresh").unwrap().is_none());
     let too_old = attempt(&snapshot, "a", "late", token(5, i64::MAX));
     judge(&state, &snapshot, &too_old, at(LIFE_MS * 100_000));
-    assert!(state.session("late").is_none(), "an end of it could have been forgotten");
+    assert!(state.session("late").unwrap().is_none(), "an end of it could have been forgotten");
 }
 
 #[test]
@@ -347,9 +357,9 @@ fn what_a_session_did_is_counted_and_only_allowed_actions_are_steps() {
     open(&state, &snapshot, "s", at(0));
     let attempt = attempt(&snapshot, "a", "s", None);
     state.note(&attempt, Decision::Deny, at(1));
-    assert_eq!(state.session("s").unwrap().1.previous_action, "");
+    assert_eq!(known(&state, "s").1.previous_action, "");
     state.note(&attempt, Decision::Allow, at(2));
-    let behavior = state.session("s").unwrap().1;
+    let behavior = known(&state, "s").1;
     assert_eq!((behavior.attempts, behavior.denials, behavior.last_seen_ms), (2, 1, 2));
     assert_eq!(behavior.previous_action, "read");
 }
@@ -378,7 +388,7 @@ fn after_an_acknowledged_end_no_decision_allows() {
         let id = format!("s{round}");
         open(&state, &snapshot, &id, at(0));
         let attempt = attempt(&snapshot, "a", &id, None);
-        let ended = std::sync::atomic::AtomicBool::new(false);
+        let ended = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
                 state.end(&Target::Session(id.as_str().into()), &SmolStr::default(), LIFE_MS, at(1)).unwrap();
@@ -400,7 +410,7 @@ fn after_an_acknowledged_end_no_decision_allows() {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Open(u8, u8),
     End(u8),
@@ -448,38 +458,54 @@ proptest! {
         let mut now = 0;
         for step in steps {
             now += 1;
-            match step {
-                Step::Open(id, owner) => {
-                    let uid = agent(&snapshot, &owner.to_string());
-                    let session = Session::open(id.to_string().into(), uid, now + LIFE_MS, at(now));
-                    let is_new = !model.owner.contains_key(&id) && !model.ended.contains(&id);
-                    let opened = state.open(session, 0, at(now)).is_ok();
-                    prop_assert_eq!(opened, is_new);
-                    if is_new { model.owner.insert(id, (owner, now)); }
-                }
-                Step::End(id) => {
-                    state.end(&Target::Session(id.to_string().into()), &SmolStr::default(), LIFE_MS, at(now)).unwrap();
-                    model.ended.insert(id);
-                }
-                Step::EndAll(owner) => {
-                    let target = Target::Principal(agent(&snapshot, &owner.to_string()), now);
-                    state.end(&target, &SmolStr::default(), LIFE_MS, at(now)).unwrap();
-                    model.cutoff.insert(owner, now);
-                }
-                Step::Disable(owner, to) => {
-                    let change = Change::Standing(agent(&snapshot, &owner.to_string()), to);
-                    state.apply(&Signal { event_ms: now, change }, LIFE_MS, at(now)).unwrap();
-                    model.disabled.insert(owner, to);
-                }
-                Step::Ask(session, asker) => {
-                    let attempt = attempt(&snapshot, &asker.to_string(), &session.to_string(), None);
-                    let verdict = judge(&state, &snapshot, &attempt, at(now));
-                    prop_assert_eq!(verdict.decision() == Decision::Allow, model.allows(session, asker));
-                }
-                Step::Wait => now += 10,
-            }
+            take(&state, &snapshot, &mut model, step, &mut now)?;
         }
     }
+}
+
+/// One step, of the state and of the model.
+fn take(
+    state: &State,
+    snapshot: &Snapshot,
+    model: &mut Model,
+    step: Step,
+    now: &mut i64,
+) -> Result<(), TestCaseError> {
+    match step {
+        Step::Open(id, owner) => {
+            let uid = agent(snapshot, &owner.to_string());
+            let session = Session::open(id.to_string().into(), uid, *now + LIFE_MS, at(*now));
+            let is_new = !model.owner.contains_key(&id) && !model.ended.contains(&id);
+            let opened = state.open(session, 0, at(*now)).is_ok();
+            prop_assert_eq!(opened, is_new);
+            if is_new {
+                model.owner.insert(id, (owner, *now));
+            }
+        }
+        Step::End(id) => {
+            let target = Target::Session(id.to_string().into());
+            state.end(&target, &SmolStr::default(), LIFE_MS, at(*now)).unwrap();
+            model.ended.insert(id);
+        }
+        Step::EndAll(owner) => {
+            let target = Target::Principal(agent(snapshot, &owner.to_string()), *now);
+            state.end(&target, &SmolStr::default(), LIFE_MS, at(*now)).unwrap();
+            model.cutoff.insert(owner, *now);
+        }
+        Step::Disable(owner, to) => {
+            let standing = if to { Standing::Disabled } else { Standing::Enabled };
+            let change = Change::Standing(agent(snapshot, &owner.to_string()), standing);
+            state.apply(&Signal { event_ms: *now, change }, LIFE_MS, at(*now)).unwrap();
+            model.disabled.insert(owner, to);
+        }
+        Step::Ask(session, asker) => {
+            let attempt = attempt(snapshot, &asker.to_string(), &session.to_string(), None);
+            let verdict = judge(state, snapshot, &attempt, at(*now));
+            prop_assert_eq!(verdict.decision() == Decision::Allow, model.allows(session, asker));
+        }
+        Step::Wait => *now += 10,
+    }
+    Ok(())
 }
 
 #[test]
@@ -489,6 +515,6 @@ fn an_expired_id_may_be_opened_anew() {
     state.open(session(at(0)), 0, at(0)).unwrap();
     assert_eq!(state.open(session(at(5)), 0, at(5)).unwrap_err(), OpenFault::Exists("s".into()));
     assert!(state.open(session(at(10)), 0, at(10)).is_ok());
-    let (session, behavior) = state.session("s").unwrap();
+    let (session, behavior) = known(&state, "s");
     assert_eq!(state.status(&session, behavior.last_seen_ms, 0, at(11)), Status::Live);
 }

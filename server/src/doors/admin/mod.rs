@@ -168,6 +168,16 @@ impl AdminService for AdminDoor {
                 risk_subjects_max: count(usage.capacity.subjects),
                 revocations: usage.revocations,
                 revocations_max: count(usage.capacity.revocations),
+                stored_sessions: usage.stored_sessions,
+                stored_sessions_max: usage.capacity.stored_sessions,
+                devices: usage.devices,
+                tenants: usage.tenants,
+                unwritten: usage.ledger.as_ref().map_or(0, |ledger| ledger.pending),
+                fault: usage
+                    .ledger
+                    .and_then(|ledger| ledger.fault)
+                    .map(|why| why.to_string())
+                    .unwrap_or_default(),
             }),
             audit: Some(v1::AuditStatus {
                 last_sequence: stats.last_sequence,
