@@ -313,8 +313,8 @@ pub const SSF_EVENT_AGE_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// Events in one answer to a poll: at 2 KiB each 128 KiB, signed in about 60 ms.
 pub const SSF_POLL_EVENTS_MAX: usize = 64;
 
-/// How long a poll waits for an event. Common proxies end silent connections after 60 s.
-pub const SSF_POLL_WAIT: Duration = Duration::from_secs(30);
+/// How long a poll is held until an event comes. Common proxies end silent connections after 60 s.
+pub const SSF_POLL_HOLD: Duration = Duration::from_secs(30);
 
 /// Polls of one stream that wait at a time: the one that is meant and those whose callers gave up unnoticed.
 pub const SSF_POLL_WAITERS_MAX: usize = 4;
@@ -376,6 +376,94 @@ pub const LEDGER_RETRY: Duration = Duration::from_secs(1);
 /// Pages of the state's file in memory, in bytes; the operating system keeps more.
 pub const LEDGER_CACHE_BYTES: usize = 32 << 20;
 
+// --- shared signals in ---------------------------------------------------------------------------------
+
+/// Time for a whole answer of a transmitter, once it has begun: a full poll of 4 MiB at 2 Mbit/s.
+pub const SSF_ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Longest life of a token that is used again: the CAEP interoperability profile allows an hour at most.
+pub const SSF_TOKEN_LIFE_MAX: Duration = Duration::from_secs(3600);
+
+/// How long before its end a token is no longer used: an answer under way must not outlive it.
+pub const SSF_TOKEN_MARGIN: Duration = Duration::from_secs(60);
+
+/// Between two looks at an issuer's keys. A withdrawn key counts for so long; an issuer sees six looks an hour.
+pub const SSF_KEYS_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Rest between two looks at the keys for tokens that name an unknown one: whoever makes up names of keys causes six
+/// small requests a minute at most.
+pub const SSF_KEYS_REST: Duration = Duration::from_secs(10);
+
+/// Tokens that wait for the same look at the keys. The rest is told to come again later.
+pub const SSF_KEYS_WAITING_MAX: usize = 16;
+
+/// Time for a look at the keys, metadata included: transmitters wait for their answer meanwhile.
+pub const SSF_KEYS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long keys count whose issuer cannot be reached: a day's outage does not stop revocations.
+pub const SSF_KEYS_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// Transmitters that are listened to: identity providers, device managers and vendors of one organisation.
+pub const SSF_RECEIVERS_MAX: usize = 64;
+
+/// Longest name of a receiver, in bytes: it is a label of metrics.
+pub const SSF_NAME_BYTES_MAX: usize = 64;
+
+/// Rules for the subjects of one transmitter: some for each format and member.
+pub const SSF_RULES_MAX: usize = 64;
+
+/// `max_age_h`, in hours: from a transmitter that never repeats to one that was cut off for a month.
+pub const SSF_MAX_AGE_H_RANGE: RangeInclusive<u64> = 1..=720;
+
+/// Tokens that are remembered as seen, 60 bytes each in memory: a token a second for two days, or a storm of sixty a second
+/// for an hour.
+pub const SSF_SEEN_MAX: usize = 200_000;
+
+/// Spent tokens that are forgotten with each new one, so that forgetting keeps up and never takes long.
+pub const SSF_SEEN_FORGET_MAX: usize = 8;
+
+/// Sessions that are looked at in one step when those of a device or tenant are looked for.
+pub const SSF_PAGE: usize = 1000;
+
+/// Connections to the port of signals: transmitters keep a few each.
+pub const SSF_CONNECTIONS_MAX: usize = 512;
+
+/// Buffer for the head of a request on the port of signals, in bytes: one bearer token of 8 KiB fits.
+pub const SSF_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Wait for a whole body on the port of signals: 64 KiB in this time are 50 kbit/s.
+pub const SSF_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time for requests in flight on the port of signals when the process drains.
+pub const SSF_DRAIN: Duration = Duration::from_secs(2);
+
+/// When a transmitter is asked to send again what could not be taken in, in seconds.
+pub const SSF_RETRY_AFTER_S: u16 = 5;
+
+/// Rest between two readings of a file with texts that let callers in: strangers cause no more.
+pub const SSF_SECRET_REST: Duration = Duration::from_secs(5);
+
+/// Tokens that are asked for in one poll, about 2 KiB each.
+pub const SSF_POLL_SETS_MAX: usize = 100;
+
+/// Largest answer to a poll, in bytes: a hundred tokens of 40 KiB.
+pub const SSF_POLL_BYTES_MAX: u64 = 4 << 20;
+
+/// How much later than usual the answer to a long poll may begin: common proxies end silent connections after 60 s.
+pub const SSF_POLL_WAIT: Duration = Duration::from_secs(60);
+
+/// Rest between two polls: a transmitter that repeats what was acknowledged is asked ten times a second at most.
+pub const SSF_POLL_REST: Duration = Duration::from_millis(100);
+
+/// Between two looks at a stream: a transmitter that paused it is noticed within five minutes.
+pub const SSF_STREAM_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Between two verifications of a stream: transmitters may refuse more than one in some minutes.
+pub const SSF_VERIFY_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Streams that a transmitter may list for us.
+pub const SSF_STREAMS_MAX: usize = 64;
+
 /// Changes of state that wait for one follower of the feed: half a second of 100,000 changes. A follower that lags further
 /// looks at everything anew.
 pub const FEED_QUEUE: usize = 65_536;
@@ -386,3 +474,6 @@ pub const STATE_SWEEP_ROWS: usize = 10_000;
 /// Between two snapshots of what sessions did, and two steps of dropping what is over. That much of behaviour is lost when
 /// the process is killed.
 pub const STATE_KEEPING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Largest body with scores, in bytes: a thousand reports of 600 bytes.
+pub const SSF_SCORES_BYTES_MAX: usize = 1024 * 1024;

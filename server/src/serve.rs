@@ -14,7 +14,7 @@ use crate::bundles::{Bundles, Keeper};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::doors::ext_authz::{ExtAuthzConfig, ExtAuthzDoor};
-use crate::doors::{AdminDoor, NativeDoor, SessionDoor, SignalDoor};
+use crate::doors::{AdminDoor, NativeDoor, ScoreDoor, SessionDoor, SignalDoor};
 use crate::http::Pages;
 use crate::ledger::{self, Ledger};
 use crate::limits;
@@ -24,6 +24,9 @@ use crate::pipeline::{self, Pipeline};
 use crate::router::Router;
 use crate::run::{self, Parts};
 use crate::shutdown::Shutdown;
+use crate::ssf::guard::Guard;
+use crate::ssf::http::Part;
+use crate::ssf::receive::Receivers;
 use crate::state::{Capacity, State};
 use crate::supervise::{Deaths, Supervisor};
 use crate::workers::Shared;
@@ -36,6 +39,8 @@ pub struct Service {
     pub uds: Option<PathBuf>,
     /// Where `/metrics`, `/healthz` and `/readyz` are served.
     pub http: Option<SocketAddr>,
+    /// Where signals are taken in over HTTP.
+    pub ssf: Option<SocketAddr>,
     /// Where the audit records are.
     pub audit_dir: PathBuf,
     /// Ends it.
@@ -47,6 +52,9 @@ struct Joined {
     config: Config,
     listeners: Listeners,
     http: Option<std::net::TcpListener>,
+    ssf: Option<std::net::TcpListener>,
+    receivers: Receivers,
+    scores: Option<ScoreDoor>,
     pipeline: Arc<Pipeline>,
     keeper: Keeper,
     ledger_writer: ledger::Writer,
@@ -96,16 +104,23 @@ impl Service {
         let tls = config.tls.as_ref().map(|files| Tls::load(files, metrics)).transpose()?.map(Arc::new);
         let listeners = Listeners::bind(&config.listen)?;
         let http = config.listen.http.map(crate::http::bind).transpose()?;
+        let ssf = config.ssf.listen.map(crate::listen::bind_tcp).transpose()?;
+        let receivers = Receivers::new(&config.ssf.receivers, &pipeline)?;
+        let scores = scores(&config, &pipeline)?;
         Ok(Self {
             grpc: listeners.addresses(),
             uds: config.listen.uds.clone(),
             http: http.as_ref().and_then(|listener| listener.local_addr().ok()),
+            ssf: ssf.as_ref().and_then(|listener| listener.local_addr().ok()),
             audit_dir: config.audit.dir.clone(),
             shutdown,
             parts: Joined {
                 config,
                 listeners,
                 http,
+                ssf,
+                receivers,
+                scores,
                 pipeline,
                 keeper,
                 ledger_writer,
@@ -136,6 +151,9 @@ impl Service {
             config,
             listeners,
             http,
+            ssf,
+            receivers,
+            scores,
             pipeline,
             keeper,
             ledger_writer,
@@ -164,6 +182,15 @@ impl Service {
             let pages = Arc::new(pages(Arc::clone(&pipeline)));
             supervisor.task("http", crate::http::serve(listener, pages, supervisor.clone()));
         }
+        let mut parts = vec![receivers.start(&supervisor)];
+        parts.extend(scores.map(|door| -> Box<dyn Part> { Box::new(door) }));
+        if let Some(listener) = ssf {
+            // On loopback in plain text, so that a proxy beside it needs no certificates.
+            let is_loopback = listener.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
+            let tls = tls.clone().filter(|_| !is_loopback);
+            let serving = crate::ssf::http::serve(listener, tls, parts.into(), supervisor.clone());
+            supervisor.task("ssf", serving);
+        }
         let audit = Arc::clone(pipeline.audit());
         let metrics = Arc::clone(pipeline.metrics());
         let admin = AdminDoor::new(Arc::clone(&pipeline), bundles);
@@ -186,6 +213,14 @@ impl Service {
         audit.close().context("the last audit records could not be written")?;
         ended.map_err(anyhow::Error::from)
     }
+}
+
+/// The door for scores, if somebody may report them.
+fn scores(config: &Config, pipeline: &Arc<Pipeline>) -> anyhow::Result<Option<ScoreDoor>> {
+    let Some(file) = &config.ssf.signals_token_file else { return Ok(None) };
+    let guard = Guard::new(file.clone(), pipeline.clock().clone())
+        .context("`ssf.signals_token_file` cannot be used")?;
+    Ok(Some(ScoreDoor::new(SignalDoor::new(Arc::clone(pipeline)), guard)))
 }
 
 fn capacity(config: &Config) -> anyhow::Result<Capacity> {

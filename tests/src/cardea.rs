@@ -34,7 +34,14 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { config: String::new(), listen: "127.0.0.1:0", edits: Vec::new(), source: None, trust: None, workers: 1 }
+        Self {
+            config: String::new(),
+            listen: "127.0.0.1:0",
+            edits: Vec::new(),
+            source: None,
+            trust: None,
+            workers: 1,
+        }
     }
 }
 

@@ -135,7 +135,8 @@ async fn check(clients: &mut Clients, writer: usize, told: &mut Told) -> Result<
         told.sessions.insert(number, false);
     }
     // Older ones were seen after an earlier kill, and nothing touched them since.
-    let recent: Vec<_> = told.sessions.iter().rev().take(40).map(|(number, ended)| (*number, *ended)).collect();
+    let recent: Vec<_> =
+        told.sessions.iter().rev().take(40).map(|(number, ended)| (*number, *ended)).collect();
     for (number, was_ended) in recent {
         let id = session_id(writer, number);
         let found = match clients.session.get(v1::GetSessionRequest { id: id.clone() }).await {
@@ -160,7 +161,8 @@ async fn check(clients: &mut Clients, writer: usize, told: &mut Told) -> Result<
 
 #[tokio::test]
 async fn after_kill_9_every_acknowledged_change_is_there() -> Result<()> {
-    let kills = std::env::var("CARDEA_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS_DEFAULT);
+    let kills =
+        std::env::var("CARDEA_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS_DEFAULT);
     // Few sessions in memory, so that most are read from disk.
     let options = cardea_tests::cardea::Options::default().config("[state]\nsessions_max = 16\n");
     let mut cardea = Cardea::start_with(options).await?;

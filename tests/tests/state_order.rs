@@ -39,7 +39,13 @@ fn id(writer: usize, number: u64) -> String {
 }
 
 /// Opens a session, lets it be used for a moment, ends it in one of the ways there are.
-async fn write(mut clients: Clients, writer: usize, slot: Arc<Slot>, stop: Arc<AtomicBool>, counts: Arc<Counts>) -> Result<()> {
+async fn write(
+    mut clients: Clients,
+    writer: usize,
+    slot: Arc<Slot>,
+    stop: Arc<AtomicBool>,
+    counts: Arc<Counts>,
+) -> Result<()> {
     for number in 1.. {
         if stop.load(Ordering::SeqCst) {
             break;
@@ -63,13 +69,23 @@ async fn write(mut clients: Clients, writer: usize, slot: Arc<Slot>, stop: Arc<A
     Ok(())
 }
 
-async fn call(mut clients: Clients, writer: usize, slot: Arc<Slot>, stop: Arc<AtomicBool>, counts: Arc<Counts>) -> Result<()> {
+async fn call(
+    mut clients: Clients,
+    writer: usize,
+    slot: Arc<Slot>,
+    stop: Arc<AtomicBool>,
+    counts: Arc<Counts>,
+) -> Result<()> {
     while !stop.load(Ordering::SeqCst) {
         let number = slot.session.load(Ordering::SeqCst);
         let was_ended = slot.ended.load(Ordering::SeqCst) >= number;
-        let verdict = clients.decide(attempt("Agent::biller", "read", "Table::orders", &id(writer, number))?).await?;
+        let verdict =
+            clients.decide(attempt("Agent::biller", "read", "Table::orders", &id(writer, number))?).await?;
         let allows = verdict.decision() == Decision::Allow;
-        ensure!(!(was_ended && allows), "allowed for session {number} of {writer} after its end was acknowledged");
+        ensure!(
+            !(was_ended && allows),
+            "allowed for session {number} of {writer} after its end was acknowledged"
+        );
         let count = if allows { &counts.allowed } else { &counts.denied };
         count.fetch_add(1, Ordering::Relaxed);
     }
@@ -78,7 +94,8 @@ async fn call(mut clients: Clients, writer: usize, slot: Arc<Slot>, stop: Arc<At
 
 #[tokio::test]
 async fn after_an_acknowledged_end_no_decision_allows() -> Result<()> {
-    let seconds = std::env::var("CARDEA_ORDER_S").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS_DEFAULT);
+    let seconds =
+        std::env::var("CARDEA_ORDER_S").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS_DEFAULT);
     // Both workers, and so little memory that sessions are evicted and read back all the time.
     let options = Options::default().config("[state]\nsessions_max = 4\n").workers(2);
     let cardea = Cardea::start_with(options).await?;
@@ -87,7 +104,13 @@ async fn after_an_acknowledged_end_no_decision_allows() -> Result<()> {
     let slots: Vec<Arc<Slot>> = (0..WRITERS).map(|_| Arc::default()).collect();
     let mut running = JoinSet::new();
     for (writer, slot) in slots.iter().enumerate() {
-        running.spawn(write(cardea.clients()?, writer, Arc::clone(slot), Arc::clone(&stop), Arc::clone(&counts)));
+        running.spawn(write(
+            cardea.clients()?,
+            writer,
+            Arc::clone(slot),
+            Arc::clone(&stop),
+            Arc::clone(&counts),
+        ));
         for caller in 0..CALLERS / WRITERS {
             // Half of them over the socket: another worker may serve them.
             let clients = if caller % 2 == 0 { cardea.clients()? } else { Clients::uds(&cardea.uds())? };

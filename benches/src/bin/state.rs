@@ -162,7 +162,11 @@ fn fill(step: &Step) {
         );
         tell_memory("memory after", empty, count);
         let usage = state.usage();
-        println!("             {} sessions in memory, {} commits", usage.sessions, usage.ledger.unwrap().commits);
+        println!(
+            "             {} sessions in memory, {} commits",
+            usage.sessions,
+            usage.ledger.unwrap().commits
+        );
         let _ended = std::io::stdout().flush();
         // As kill -9 would: nothing is closed.
         std::process::abort();
@@ -205,7 +209,10 @@ fn start(step: &Step) {
     for number in 0..unknown {
         assert!(state.session(&format!("unknown-{number}")).unwrap().is_none());
     }
-    println!("unknown      {:>9.1} us an id that nobody opened", asked.elapsed().as_secs_f64() * 1e6 / f64::from(unknown));
+    println!(
+        "unknown      {:>9.1} us an id that nobody opened",
+        asked.elapsed().as_secs_f64() * 1e6 / f64::from(unknown)
+    );
     tell_memory("memory after", empty, count);
 }
 
@@ -335,7 +342,12 @@ async fn report(options: &Signals) {
         options.rate
     );
     let ms = |histogram: &Histogram<u64>, quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-    println!("acknowledged {:.2} ms (p50), {:.2} ms (p99), of calls with {} signals", ms(&latency, 0.5), ms(&latency, 0.99), options.batch);
+    println!(
+        "acknowledged {:.2} ms (p50), {:.2} ms (p99), of calls with {} signals",
+        ms(&latency, 0.5),
+        ms(&latency, 0.99),
+        options.batch
+    );
     for (what, histogram) in [("quiet", &quiet), ("with signals", &disturbed)] {
         println!(
             "decisions    {what}: {} answered one after the other, p50 {:.3} ms, p99 {:.3} ms",

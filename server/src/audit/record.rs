@@ -273,6 +273,12 @@ pub struct SignalRecord {
     /// The session it is about; empty if none.
     #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
     pub session_id: SmolStr,
+    /// Joins signals that have one cause; empty if their transmitter says nothing.
+    #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
+    pub txn: SmolStr,
+    /// Names the security event token that brought it; empty if none did.
+    #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
+    pub token_id: SmolStr,
 }
 
 /// The record of one change of a session; fields as in `cardea.v1.SessionRecord`.

@@ -79,6 +79,8 @@ impl From<SignalRecord> for v1::SignalRecord {
             state_version: record.state_version,
             reason: record.reason.into(),
             session_id: record.session_id.into(),
+            txn: record.txn.into(),
+            token_id: record.token_id.into(),
         }
     }
 }

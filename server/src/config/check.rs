@@ -25,6 +25,7 @@ pub(super) fn config(text: &str, base: &Path, flags: &Overrides) -> Result<Confi
     let (listen, placed) = listen(&mut reader, base, flags, &defaults.listen);
     let tls = tls(&mut reader, base);
     beyond_loopback(&mut reader, &placed);
+    let ssf = super::ssf::ssf(&mut reader, base, tls.is_some());
     let count = match flags.workers {
         Some(count) => worker_flag(&mut reader, count),
         None => reader.number("workers", "count", 0, 0..=limits::WORKERS_MAX as u64),
@@ -39,6 +40,7 @@ pub(super) fn config(text: &str, base: &Path, flags: &Overrides) -> Result<Confi
         ext_authz: ExtAuthz {
             trust_xfcc: reader.flag("ext_authz", "trust_xfcc", defaults.ext_authz.trust_xfcc),
         },
+        ssf,
         log: log(&mut reader, flags, defaults.log),
     };
     if reader.faults.is_empty() { Ok(config) } else { Err(reader.faults) }

@@ -10,6 +10,7 @@
 mod check;
 mod fault;
 mod read;
+mod ssf;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -36,6 +37,8 @@ pub struct Config {
     pub state: State,
     /// `[ext_authz]`
     pub ext_authz: ExtAuthz,
+    /// `[ssf]`
+    pub ssf: Ssf,
     /// `[log]`
     pub log: Log,
 }
@@ -173,6 +176,17 @@ pub struct ExtAuthz {
     pub trust_xfcc: bool,
 }
 
+/// Signals of other parties.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ssf {
+    /// Where signals are taken in over HTTP.
+    pub listen: Option<SocketAddr>,
+    /// File with the token of those who may report scores over HTTP; none: nobody may.
+    pub signals_token_file: Option<PathBuf>,
+    /// Transmitters that are listened to.
+    pub receivers: Vec<crate::ssf::receive::options::Receiver>,
+}
+
 /// The log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
@@ -264,6 +278,7 @@ impl Default for Config {
                 revocations_max: 1_000_000,
             },
             ext_authz: ExtAuthz { trust_xfcc: false },
+            ssf: Ssf::default(),
             log: Log { format: LogFormat::Text, filter: "info".to_owned() },
         }
     }
@@ -338,6 +353,9 @@ impl Config {
             ("state.risk_subjects_max", self.state.risk_subjects_max.to_string()),
             ("state.revocations_max", self.state.revocations_max.to_string()),
             ("ext_authz.trust_xfcc", self.ext_authz.trust_xfcc.to_string()),
+            ("ssf.listen", self.ssf.listen.map_or_else(|| "none".to_owned(), |at| at.to_string())),
+            ("ssf.signals_token_file", paths(&self.ssf.signals_token_file)),
+            ("ssf.receiver", self.ssf.names()),
             ("log.format", self.log.format.as_str().to_owned()),
             ("log.filter", self.log.filter.clone()),
         ]
@@ -348,6 +366,13 @@ impl Config {
         let values: Vec<String> =
             self.effective().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
         tracing::info!(config = %values.join(" "), "starting");
+    }
+}
+
+impl Ssf {
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.receivers.iter().map(|receiver| receiver.name.as_str()).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(",") }
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("audit", &["dir", "when_full", "queue_max", "segment_mb", "replayable"]),
     ("state", &["dir", "sessions_max", "stored_sessions_max", "risk_subjects_max", "revocations_max"]),
     ("ext_authz", &["trust_xfcc"]),
+    ("ssf", &["listen", "signals_token_file", "receiver"]),
     ("log", &["format", "filter"]),
 ];
 
@@ -106,6 +107,11 @@ impl<'a> Reader<'a> {
         let mut reader = Self { root: root.into_inner(), faults };
         reader.unknown_keys();
         reader
+    }
+
+    /// The whole file, and where its faults go: for tables below a section.
+    pub(super) fn parts(&mut self) -> (&DeTable<'a>, &mut Vec<Fault>) {
+        (&self.root, &mut self.faults)
     }
 
     /// Whether the file has this section.
@@ -287,7 +293,7 @@ fn unknown_key(section: &str, name: &Spanned<Cow<'_, str>>, keys: &[&str]) -> Fa
     Fault::new(format!("there is no key `{section}.{key}`"), remedy).at(Some(name.span()), "unknown")
 }
 
-fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+pub(super) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     known
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
         .filter(|(alike, _)| *alike >= ALIKE_MIN)

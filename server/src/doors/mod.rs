@@ -5,12 +5,14 @@
 mod admin;
 pub mod ext_authz;
 mod native;
+mod scores;
 mod sessions;
 mod signals;
 mod wire;
 
 pub use admin::AdminDoor;
 pub use native::NativeDoor;
+pub(crate) use scores::ScoreDoor;
 pub use sessions::SessionDoor;
 pub use signals::SignalDoor;
 pub use wire::{decision, reason_code};

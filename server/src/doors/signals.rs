@@ -64,6 +64,8 @@ impl SignalDoor {
             state_version: version,
             reason: read.reason,
             session_id: read.session_id,
+            txn: SmolStr::default(),
+            token_id: SmolStr::default(),
         };
         self.0.record(Body::Signal(record), now);
         (outcome, version)
@@ -111,7 +113,7 @@ fn outcome_message(outcome: Outcome) -> v1::SignalOutcome {
     }
 }
 
-fn outcome_name(outcome: v1::SignalOutcome) -> &'static str {
+pub(super) fn outcome_name(outcome: v1::SignalOutcome) -> &'static str {
     match outcome {
         v1::SignalOutcome::Applied => "applied",
         v1::SignalOutcome::Superseded => "superseded",

@@ -84,6 +84,7 @@ pub enum TlsFault {
 pub struct Tls {
     files: config::Tls,
     current: ArcSwap<ServerConfig>,
+    without_clients: ArcSwap<ServerConfig>,
     metrics: Arc<Metrics>,
 }
 
@@ -100,15 +101,26 @@ impl Tls {
     /// # Errors
     /// When they cannot be used; the service must not start then.
     pub fn load(files: &config::Tls, metrics: Arc<Metrics>) -> Result<Self, TlsFault> {
-        let (config, not_after) = read(files)?;
+        let (config, without_clients, not_after) = read(files)?;
         metrics.tls_not_after.set(not_after);
-        Ok(Self { files: files.clone(), current: ArcSwap::from_pointee(config), metrics })
+        Ok(Self {
+            files: files.clone(),
+            current: ArcSwap::from_pointee(config),
+            without_clients: ArcSwap::from_pointee(without_clients),
+            metrics,
+        })
     }
 
     /// The configuration for a handshake that begins now.
     #[must_use]
     pub fn current(&self) -> Arc<ServerConfig> {
         self.current.load_full()
+    }
+
+    /// As [`Tls::current`], for HTTP/1.1 with callers who show no certificate.
+    #[must_use]
+    pub fn without_clients(&self) -> Arc<ServerConfig> {
+        self.without_clients.load_full()
     }
 
     /// Watches the files until the process drains.
@@ -143,8 +155,9 @@ impl Tls {
 
     fn reload(&self) {
         match read(&self.files) {
-            Ok((config, not_after)) => {
+            Ok((config, without_clients, not_after)) => {
                 self.current.store(Arc::new(config));
+                self.without_clients.store(Arc::new(without_clients));
                 self.metrics.tls_not_after.set(not_after);
                 self.metrics.tls_reloads.ok.increment(1);
                 tracing::info!(cert = %self.files.cert.display(), "certificates reloaded");
@@ -166,8 +179,9 @@ impl Fingerprint {
     }
 }
 
-/// The three files to a configuration, with the end of the leaf's life in Unix seconds.
-fn read(files: &config::Tls) -> Result<(ServerConfig, f64), TlsFault> {
+/// The three files to a configuration with client certificates and one without, and the end of the leaf's life in Unix
+/// seconds.
+fn read(files: &config::Tls) -> Result<(ServerConfig, ServerConfig, f64), TlsFault> {
     let chain = certificates(&files.cert)?;
     let key_pem = bytes(&files.key)?;
     let key = PrivateKeyDer::from_pem_slice(&key_pem).map_err(|source| TlsFault::Pem {
@@ -188,6 +202,13 @@ fn read(files: &config::Tls) -> Result<(ServerConfig, f64), TlsFault> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()
         .map_err(|source| TlsFault::Verifier { path: files.client_ca.clone(), source })?;
+    let without_clients = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(pair)?
+        .with_no_client_auth()
+        .with_single_cert(chain.clone(), key.clone_key());
+    let mut without_clients = without_clients.map_err(pair)?;
+    without_clients.alpn_protocols = vec![b"http/1.1".to_vec()];
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(pair)?
@@ -195,7 +216,7 @@ fn read(files: &config::Tls) -> Result<(ServerConfig, f64), TlsFault> {
         .with_single_cert(chain, key)
         .map_err(pair)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok((config, not_after))
+    Ok((config, without_clients, not_after))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFault> {

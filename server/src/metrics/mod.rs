@@ -10,13 +10,15 @@
 mod decisions;
 mod histogram;
 mod shadow;
+mod ssf;
 mod transmit;
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use decisions::{ActionLabel, ActionLabels, Cell, Decisions, Labels};
 pub use shadow::ShadowMetrics;
+pub use ssf::ReceiverMetrics;
 pub use transmit::{Dropped, TransmitMetrics};
 
 /// Result label of what either took effect or was refused.
@@ -112,6 +114,8 @@ pub struct Metrics {
     /// Panics caught; each is a bug.
     pub panics: Counter,
     prometheus: PrometheusHandle,
+    /// For handles whose labels the configuration names; none until [`Metrics::new`] is done.
+    recorder: Option<PrometheusRecorder>,
 }
 
 impl Metrics {
@@ -120,10 +124,20 @@ impl Metrics {
     pub fn new(labels: Labels) -> Self {
         let recorder = PrometheusBuilder::new().build_recorder();
         let prometheus = recorder.handle();
-        metrics::with_local_recorder(&recorder, || {
+        let metrics = metrics::with_local_recorder(&recorder, || {
             describe();
             Self::register(labels, prometheus)
-        })
+        });
+        Self { recorder: Some(recorder), ..metrics }
+    }
+
+    /// Makes the handles of a transmitter that is listened to.
+    #[must_use]
+    pub fn receiver(&self, name: &str) -> ReceiverMetrics {
+        match &self.recorder {
+            Some(recorder) => metrics::with_local_recorder(recorder, || ReceiverMetrics::register(name)),
+            None => ReceiverMetrics::register(name),
+        }
     }
 
     /// The Prometheus text format (version 0.0.4) of everything.
@@ -185,6 +199,7 @@ impl Metrics {
             transmit: TransmitMetrics::register(),
             panics: counter!("cardea_panics_total"),
             prometheus,
+            recorder: None,
         }
     }
 }
@@ -239,6 +254,7 @@ fn describe() {
         Unit::Seconds,
         "End of the server certificate's life, Unix time"
     );
+    ReceiverMetrics::describe();
     describe_counter!("cardea_panics_total", Unit::Count, "Panics caught; each is a bug");
     ShadowMetrics::describe();
     TransmitMetrics::describe();

@@ -27,7 +27,7 @@ const PASSWORD_VARIABLE: &str = "CARDEA_REGISTRY_PASSWORD";
 
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Secret(String);
+pub(crate) struct Secret(String);
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +43,11 @@ pub(super) enum Credentials {
 }
 
 impl Secret {
-    pub(super) fn new(text: String) -> Self {
+    pub(crate) fn new(text: String) -> Self {
         Self(text)
     }
 
-    pub(super) fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 }
@@ -159,7 +159,7 @@ fn docker_key(registry: &str) -> &str {
     }
 }
 
-fn secret(path: &Path) -> Result<Secret, RemoteError> {
+pub(crate) fn secret(path: &Path) -> Result<Secret, RemoteError> {
     let text = read(path, limits::SECRET_FILE_BYTES_MAX)?;
     let refused = |why: &str| RemoteError::Content { path: path.to_owned(), why: why.to_owned() };
     let text = String::from_utf8(text).map_err(|_| refused("holds no text"))?;

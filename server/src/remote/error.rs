@@ -233,7 +233,7 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
 }
 
 /// A text from outside, short and without control characters, so that it can stand in a log and on a terminal.
-pub(super) fn tidy(text: &str) -> String {
+pub(crate) fn tidy(text: &str) -> String {
     let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     let clean: String = clean.take(limits::REMOTE_MESSAGE_CHARS_MAX).collect();
     clean.trim().to_owned()

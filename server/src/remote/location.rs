@@ -294,7 +294,7 @@ impl fmt::Display for OciDigest {
 
 /// Whether the connection stays on this machine. The host was normalized by the same parser that the client connects
 /// with, so `127.1` and `2130706433` are what they will be connected to.
-pub(super) fn is_loopback(url: &Url) -> bool {
+pub(crate) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())

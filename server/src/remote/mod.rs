@@ -19,11 +19,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub(crate) use self::credentials::{Secret, secret};
 pub use self::error::RemoteError;
+pub(crate) use self::error::tidy;
 pub use self::https::Https;
+pub(crate) use self::location::is_loopback;
 pub use self::location::{HttpsUrl, Location, LocationError, OciDigest, OciReference};
 pub use self::oci::Oci;
 pub use self::poll::{Offered, SourceState, SourceStatus, Taken, poll};
+pub(crate) use self::transport::{Redirects, Transport};
 use crate::limits;
 
 /// Type of the artifact that a bundle is in a registry.

@@ -28,7 +28,7 @@ pub(super) const USER_AGENT: &str = concat!("cardea/", env!("CARGO_PKG_VERSION")
 
 /// Which redirects are followed, within [`limits::REMOTE_REDIRECTS_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Redirects {
+pub(crate) enum Redirects {
     /// Those that stay on the server.
     SameServer,
     /// Those, and for blobs of a registry any with TLS: registries keep blobs elsewhere, and a blob is verified by the
@@ -40,7 +40,7 @@ pub(super) enum Redirects {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     client: Client,
     server: String,
     body_timeout: Duration,
@@ -48,7 +48,7 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub(super) fn new(server: String, options: &Options, redirects: Redirects) -> Result<Self, RemoteError> {
+    pub(crate) fn new(server: String, options: &Options, redirects: Redirects) -> Result<Self, RemoteError> {
         install_provider();
         let mut builder = Client::builder()
             .user_agent(USER_AGENT)
@@ -66,7 +66,7 @@ impl Transport {
         Ok(Self { client, server, body_timeout: options.timeout, progress: options.progress.clone() })
     }
 
-    pub(super) fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
@@ -76,7 +76,7 @@ impl Transport {
     }
 
     /// Sends a request whose answer may begin `wait` later than usual.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         request: RequestBuilder,
         wait: Duration,
@@ -99,7 +99,7 @@ impl Transport {
     }
 
     /// The body of an answer, whole and within `bytes_max`.
-    pub(super) async fn body(
+    pub(crate) async fn body(
         &self,
         response: Response,
         what: &str,
@@ -143,7 +143,7 @@ impl Transport {
     }
 
     /// The error that an answer without success is.
-    pub(super) async fn refusal(
+    pub(crate) async fn refusal(
         &self,
         response: Response,
         what: &str,

@@ -4,9 +4,14 @@
 //! one way: those who receive or transmit read these, and these know no transport, clock or key.
 //! Never does: believing anything; only a verified token is believed.
 
+pub mod address;
 pub mod event;
+pub(crate) mod guard;
+pub mod http;
 pub mod json;
 pub mod jwk;
+mod keys;
+pub mod receive;
 pub mod set;
 pub mod subject;
 pub mod transmit;

@@ -129,7 +129,8 @@ prop_compose! {
     ) -> Body {
         match pick {
             0 => Body::Signal(SignalRecord {
-                subject: principal, kind: a, source: b, outcome: c, state_version: n, reason: d, session_id: e,
+                subject: principal, kind: a, source: b, outcome: c.clone(), state_version: n, reason: d, session_id: e.clone(),
+                txn: c, token_id: e,
             }),
             1 => Body::Session(SessionRecord { session_id: a, principal, change: b, state_version: n, reason: c }),
             2 => Body::Bundle(BundleRecord { change: a, name: b, revision: n, digest: c, reason: d, asked_by: e }),

@@ -93,7 +93,7 @@ impl Transmitter {
 
     async fn wait_for_events(&self, id: &str, most: usize) -> Result<(Vec<Item>, bool), Refusal> {
         let waiter = self.waiter(id)?;
-        let end = tokio::time::sleep(limits::SSF_POLL_WAIT);
+        let end = tokio::time::sleep(limits::SSF_POLL_HOLD);
         tokio::pin!(end);
         loop {
             let arrived = waiter.arrived.notified();

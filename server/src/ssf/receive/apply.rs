@@ -1,0 +1,102 @@
+//! Changes of state out of effects: the seam between what an event leads to and what this node knows.
+//!
+//! What names only a principal, a tenant, a device or a session is one change. Sessions that must match several at once are
+//! looked up first, on disk too, so that none that is not in memory is overlooked.
+//! Limits: [`limits::SSF_PAGE`] sessions are looked at in one step.
+//! Never does: deciding who is meant.
+
+use std::sync::Arc;
+
+use cardea_core::session::{self, Session};
+use cardea_core::subject::Standing;
+use smol_str::SmolStr;
+
+use super::plan::{Effect, Which};
+use crate::ledger::LedgerFault;
+use crate::limits;
+use crate::state::{Change, State, Target};
+
+/// The changes that effects are. Waits for the disk where sessions must be looked up.
+pub(super) async fn changes(
+    state: &Arc<State>,
+    effects: Vec<Effect>,
+    event_ms: i64,
+    reason: &SmolStr,
+) -> Result<Vec<Change>, LedgerFault> {
+    let mut changes = Vec::new();
+    for effect in effects {
+        match effect {
+            Effect::End(which) => {
+                let targets = targets(state, which, event_ms).await?;
+                changes.extend(targets.into_iter().map(|target| Change::Revoked(target, reason.clone())));
+            }
+            Effect::Disable(uid) => changes.push(Change::Standing(uid, Standing::Disabled)),
+            Effect::Enable(uid) => changes.push(Change::Standing(uid, Standing::Enabled)),
+            Effect::Purge(uid) => changes.push(Change::Standing(uid, Standing::Purged)),
+            Effect::Credential(uid) => changes.push(Change::Credential(uid)),
+            Effect::CredentialOf(id) => {
+                changes.push(Change::Session(id, session::Change::CredentialChanged));
+            }
+            Effect::Device(id, complies) => changes.push(Change::Device(id, complies)),
+            Effect::Risk(uid, signal) => changes.push(Change::Risk(uid, signal)),
+            Effect::Assurance(which, level) => {
+                let id = fitting(state, &which)?;
+                changes.extend(id.map(|id| Change::Session(id, session::Change::AssuranceLevel(level))));
+            }
+            Effect::DeviceOf(which, complies) => {
+                let id = fitting(state, &which)?;
+                changes.extend(id.map(|id| Change::Session(id, session::Change::DeviceCompliance(complies))));
+            }
+        }
+    }
+    Ok(changes)
+}
+
+/// What to end, so that exactly the sessions end that match.
+async fn targets(state: &Arc<State>, which: Which, event_ms: i64) -> Result<Vec<Target>, LedgerFault> {
+    match which {
+        Which { session: Some(_), .. } => {
+            Ok(fitting(state, &which)?.map(Target::Session).into_iter().collect())
+        }
+        Which { principal: Some(uid), device: None, tenant: None, .. } => {
+            Ok(vec![Target::Principal(uid, event_ms)])
+        }
+        Which { tenant: Some(tenant), principal: None, device: None, .. } => {
+            Ok(vec![Target::Tenant(tenant, event_ms)])
+        }
+        which => {
+            // Sessions are looked up on disk, and one that was just opened may be on its way there.
+            state.durable().await?;
+            let state = Arc::clone(state);
+            let looked = tokio::task::spawn_blocking(move || matching(&state, &which, event_ms)).await;
+            looked.unwrap_or(Err(LedgerFault::Closed))
+        }
+    }
+}
+
+/// The session that is named, unless it is known and is somebody else's. One that is not known is taken at its word: its
+/// id is then remembered as ended, and it can be nobody's.
+fn fitting(state: &State, which: &Which) -> Result<Option<SmolStr>, LedgerFault> {
+    let Some(id) = &which.session else { return Ok(None) };
+    let known = state.session(id)?;
+    Ok(known.is_none_or(|(session, _)| matches(&session, which)).then(|| id.clone()))
+}
+
+fn matching(state: &State, which: &Which, event_ms: i64) -> Result<Vec<Target>, LedgerFault> {
+    let mut found = Vec::new();
+    let mut after = SmolStr::default();
+    loop {
+        let page = state.page(which.principal.as_ref(), &after, limits::SSF_PAGE)?;
+        let Some(last) = page.last() else { break };
+        after = last.id.clone();
+        let over = page.iter().filter(|session| session.opened_ms <= event_ms && matches(session, which));
+        found.extend(over.map(|session| Target::Session(session.id.clone())));
+    }
+    Ok(found)
+}
+
+fn matches(session: &Session, which: &Which) -> bool {
+    which.principal.as_ref().is_none_or(|uid| session.principal == *uid)
+        && which.device.as_ref().is_none_or(|device| session.device_id.as_ref() == Some(device))
+        && which.tenant.as_ref().is_none_or(|tenant| session.tenant.as_ref() == Some(tenant))
+}
