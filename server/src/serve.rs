@@ -27,6 +27,7 @@ use crate::shutdown::Shutdown;
 use crate::ssf::guard::Guard;
 use crate::ssf::http::Part;
 use crate::ssf::receive::Receivers;
+use crate::ssf::transmit::{Around, Transmitter};
 use crate::state::{Capacity, State};
 use crate::supervise::{Deaths, Supervisor};
 use crate::workers::Shared;
@@ -55,6 +56,7 @@ struct Joined {
     ssf: Option<std::net::TcpListener>,
     receivers: Receivers,
     scores: Option<ScoreDoor>,
+    transmitter: Option<Arc<Transmitter>>,
     pipeline: Arc<Pipeline>,
     keeper: Keeper,
     ledger_writer: ledger::Writer,
@@ -107,6 +109,7 @@ impl Service {
         let ssf = config.ssf.listen.map(crate::listen::bind_tcp).transpose()?;
         let receivers = Receivers::new(&config.ssf.receivers, &pipeline)?;
         let scores = scores(&config, &pipeline)?;
+        let transmitter = transmitter(&config, &pipeline, &shutdown)?;
         Ok(Self {
             grpc: listeners.addresses(),
             uds: config.listen.uds.clone(),
@@ -121,6 +124,7 @@ impl Service {
                 ssf,
                 receivers,
                 scores,
+                transmitter,
                 pipeline,
                 keeper,
                 ledger_writer,
@@ -154,6 +158,7 @@ impl Service {
             ssf,
             receivers,
             scores,
+            transmitter,
             pipeline,
             keeper,
             ledger_writer,
@@ -184,6 +189,12 @@ impl Service {
         }
         let mut parts = vec![receivers.start(&supervisor)];
         parts.extend(scores.map(|door| -> Box<dyn Part> { Box::new(door) }));
+        let mut transmitting = None;
+        if let Some(transmitter) = transmitter {
+            let running = Arc::clone(&transmitter).run(supervisor.clone());
+            transmitting = Some(supervisor.task("ssf-transmit", running));
+            parts.push(Box::new(transmitter));
+        }
         if let Some(listener) = ssf {
             // On loopback in plain text, so that a proxy beside it needs no certificates.
             let is_loopback = listener.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
@@ -205,6 +216,10 @@ impl Service {
             shared: Shared { tls, metrics, supervisor },
         };
         let ended = run::until_stopped(parts, &mut deaths).await;
+        if let Some(transmitting) = transmitting {
+            shutdown.drain();
+            transmitting.wait().await;
+        }
         state.snapshot();
         if let Some(ledger) = state.ledger() {
             ledger.close();
@@ -221,6 +236,28 @@ fn scores(config: &Config, pipeline: &Arc<Pipeline>) -> anyhow::Result<Option<Sc
     let guard = Guard::new(file.clone(), pipeline.clock().clone())
         .context("`ssf.signals_token_file` cannot be used")?;
     Ok(Some(ScoreDoor::new(SignalDoor::new(Arc::clone(pipeline)), guard)))
+}
+
+/// The transmitter of signals, if it is set up.
+fn transmitter(
+    config: &Config,
+    pipeline: &Pipeline,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Option<Arc<Transmitter>>> {
+    let (Some(options), Some(ledger)) = (&config.ssf.transmitter, pipeline.state().ledger()) else {
+        return Ok(None);
+    };
+    let around = Around {
+        ledger: ledger.clone(),
+        keys_dir: config.state.dir.join("ssf-keys"),
+        audit: Arc::clone(pipeline.audit()),
+        metrics: Arc::clone(pipeline.metrics()),
+        clock: pipeline.clock().clone(),
+        shutdown: shutdown.clone(),
+    };
+    let transmitter =
+        Transmitter::open(options.clone(), around).context("`ssf.transmitter` cannot be set up")?;
+    Ok(Some(Arc::new(transmitter)))
 }
 
 fn capacity(config: &Config) -> anyhow::Result<Capacity> {

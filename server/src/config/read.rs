@@ -43,7 +43,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("audit", &["dir", "when_full", "queue_max", "segment_mb", "replayable"]),
     ("state", &["dir", "sessions_max", "stored_sessions_max", "risk_subjects_max", "revocations_max"]),
     ("ext_authz", &["trust_xfcc"]),
-    ("ssf", &["listen", "signals_token_file", "receiver"]),
+    ("ssf", &["listen", "signals_token_file", "receiver", "transmitter"]),
     ("log", &["format", "filter"]),
 ];
 

@@ -8,6 +8,7 @@
 use reqwest::Url;
 
 use crate::limits;
+use crate::remote::is_loopback;
 
 /// A host, and the port if it is not 443, that events may be pushed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,12 +82,6 @@ impl Endpoint {
     pub(super) fn as_str(&self) -> &str {
         self.0.as_str()
     }
-}
-
-/// Whether a URL names this machine by an address, or as `localhost`.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    let Some(host) = host_of(url) else { return false };
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 fn host_of(url: &Url) -> Option<String> {

@@ -2,14 +2,15 @@
 //!
 //! A change is answered once it is durable; where the disk refuses, the answer is 503 and the change is in force but may not
 //! survive a restart, so the receiver asks again. Every answer but the public documents says `Cache-Control: no-store`.
-//! Never does: telling one receiver anything of another's streams, or reading a body beyond
-//! [`limits::SSF_REQUEST_BYTES_MAX`] (whoever calls it reads no more).
+//! Limits: [`limits::SSF_REQUEST_BYTES_MAX`]. Never does: telling one receiver anything of another's streams, or reading a
+//! body before it knows who asks.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use serde_json::{Map, Value, json};
 
 use super::claims::{Maker, unique};
@@ -22,9 +23,7 @@ use super::{Done, Transmitter};
 use crate::audit::record::StreamRecord;
 use crate::ledger::{LedgerFault, Ticket};
 use crate::limits;
-
-/// What a receiver gets.
-pub(super) type Answer = Response<Full<Bytes>>;
+use crate::ssf::http::{self as port, Answer, Answering, BodyFault, Part};
 
 /// Why a request is not done, as its sender sees it.
 #[derive(Debug)]
@@ -57,7 +56,7 @@ impl Refusal {
     }
 
     fn answer(self) -> Answer {
-        let mut answer = json(self.status, &json!({ "err": self.code, "description": self.why }));
+        let mut answer = port::json(self.status, &json!({ "err": self.code, "description": self.why }));
         let headers = answer.headers_mut();
         if let Some(seconds) = self.retry_s {
             headers.insert(RETRY_AFTER, seconds.into());
@@ -90,6 +89,16 @@ impl From<Refused> for Refusal {
     }
 }
 
+impl From<BodyFault> for Refusal {
+    fn from(fault: BodyFault) -> Self {
+        let status = match fault {
+            BodyFault::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            BodyFault::Broken => StatusCode::BAD_REQUEST,
+        };
+        Self::of(status, "invalid_request", fault.to_string())
+    }
+}
+
 impl From<request::Fault> for Refusal {
     fn from(why: request::Fault) -> Self {
         Self::invalid(why)
@@ -100,15 +109,23 @@ impl From<request::Fault> for Refusal {
 type Changed = Result<Ticket, LedgerFault>;
 
 impl Transmitter {
-    /// Answers one request. `body` is whole; see [`limits::SSF_REQUEST_BYTES_MAX`].
-    pub async fn handle(&self, parts: &Parts, body: &[u8]) -> Response<Full<Bytes>> {
+    /// Answers one request. `body` reads it whole and bounded; it is not asked before it is known who asks.
+    pub(super) async fn handle(
+        &self,
+        parts: &Parts,
+        body: impl Future<Output = Result<Bytes, BodyFault>>,
+    ) -> Answer {
         match self.route(parts, body).await {
             Ok(answer) => answer,
             Err(refusal) => refusal.answer(),
         }
     }
 
-    async fn route(&self, parts: &Parts, body: &[u8]) -> Result<Answer, Refusal> {
+    async fn route(
+        &self,
+        parts: &Parts,
+        body: impl Future<Output = Result<Bytes, BodyFault>>,
+    ) -> Result<Answer, Refusal> {
         let not_here = || Refusal::of(StatusCode::NOT_FOUND, "not_found", "there is nothing at this address");
         let route = self.options.urls.route(parts.uri.path()).ok_or_else(not_here)?;
         if !route.methods().contains(&parts.method) {
@@ -150,7 +167,11 @@ impl Transmitter {
         if reads || parts.method == Method::DELETE {
             return self.without_body(route, parts, receiver).await;
         }
-        self.with_body(route, parts, body, receiver).await
+        if !port::is_of_type(&parts.headers, "application/json") {
+            return Err(Refusal::invalid("send JSON, with `Content-Type: application/json`"));
+        }
+        let body = body.await?;
+        self.with_body(route, &parts.method, &body, receiver).await
     }
 
     async fn without_body(
@@ -173,39 +194,30 @@ impl Transmitter {
             (_, Some(id)) => self.described(streams.get(&receiver.name, id)?, receiver),
             (_, None) => streams.of(&receiver.name).map(|stream| self.described(stream, receiver)).collect(),
         };
-        Ok(json(StatusCode::OK, &found))
+        Ok(port::json(StatusCode::OK, &found))
     }
 
     async fn with_body(
         &self,
         route: Route<'_>,
-        parts: &Parts,
+        method: &Method,
         body: &[u8],
         receiver: &Receiver,
     ) -> Result<Answer, Refusal> {
-        if body.len() > limits::SSF_REQUEST_BYTES_MAX {
-            let why = format!("a request has at most {} bytes", limits::SSF_REQUEST_BYTES_MAX);
-            return Err(Refusal::of(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", why));
-        }
-        let kind = parts.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let kind = kind.split_once(';').map_or(kind, |(kind, _)| kind).trim();
-        if !kind.eq_ignore_ascii_case("application/json") {
-            return Err(Refusal::invalid("send JSON, with `Content-Type: application/json`"));
-        }
         let object = request::object(body)?;
         match route {
             Route::Poll(id) => {
                 let answer = self.poll(receiver, id, request::poll(&object)?).await?;
-                Ok(json(StatusCode::OK, &answer))
+                Ok(port::json(StatusCode::OK, &answer))
             }
-            Route::Streams if parts.method == Method::POST => {
-                Ok(json(StatusCode::CREATED, &self.create(receiver, &object).await?))
+            Route::Streams if *method == Method::POST => {
+                Ok(port::json(StatusCode::CREATED, &self.create(receiver, &object).await?))
             }
             Route::Streams => {
-                let replace = parts.method == Method::PUT;
-                Ok(json(StatusCode::OK, &self.set(receiver, &object, replace).await?))
+                let replace = *method == Method::PUT;
+                Ok(port::json(StatusCode::OK, &self.set(receiver, &object, replace).await?))
             }
-            Route::Status => Ok(json(StatusCode::OK, &self.set_status(receiver, &object).await?)),
+            Route::Status => Ok(port::json(StatusCode::OK, &self.set_status(receiver, &object).await?)),
             Route::AddSubject => {
                 self.set_subject(receiver, &object, true).await?;
                 Ok(empty(StatusCode::OK))
@@ -375,6 +387,16 @@ impl Transmitter {
     }
 }
 
+impl Part for Arc<Transmitter> {
+    fn owns(&self, path: &str) -> bool {
+        self.options.urls.owns(path)
+    }
+
+    fn answer(&self, head: Parts, body: Incoming) -> Answering<'_> {
+        Box::pin(async move { self.handle(&head, port::read(body, limits::SSF_REQUEST_BYTES_MAX)).await })
+    }
+}
+
 /// The stream that a query names.
 fn stream_of_query(query: Option<&str>) -> Result<Option<&str>, Refusal> {
     let mut named = query.unwrap_or_default().split('&').filter_map(|pair| pair.strip_prefix("stream_id="));
@@ -386,15 +408,8 @@ fn stream_of_query(query: Option<&str>) -> Result<Option<&str>, Refusal> {
 
 /// A document for everybody. Receivers may keep it for a while: keys are published a day before they sign.
 fn public(document: &Value) -> Answer {
-    let mut answer = json(StatusCode::OK, document);
+    let mut answer = port::json(StatusCode::OK, document);
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
-    answer
-}
-
-fn json(status: StatusCode, body: &Value) -> Answer {
-    let mut answer = empty(status);
-    *answer.body_mut() = Full::new(body.to_string().into());
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer
 }
 

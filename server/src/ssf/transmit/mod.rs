@@ -35,6 +35,7 @@ mod urls;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -107,6 +108,8 @@ pub struct Transmitter {
 pub struct Around {
     /// Where streams, events and the lives of keys are kept.
     pub ledger: Ledger,
+    /// Directory of the private keys.
+    pub keys_dir: PathBuf,
     /// Where changes are recorded.
     pub audit: Arc<Audit>,
     /// Where it counts.
@@ -140,7 +143,7 @@ impl Transmitter {
         let mut streams = Streams::new(bounds, interval_ms);
         let store = Store::new(around.ledger.clone());
         store.load(&mut streams)?;
-        let (signer, gone) = Signer::open(&options.keys_dir, store.keys()?)?;
+        let (signer, gone) = Signer::open(&around.keys_dir, store.keys()?)?;
         let pusher = Pusher::new(options.ca.as_deref())?;
         let transmitter = Self {
             receivers,
@@ -179,12 +182,6 @@ impl Transmitter {
             self.metrics().conclusions_lost.increment(1);
         }
         self.work.notify_one();
-    }
-
-    /// Whether a request with this path is for [`Transmitter::handle`].
-    #[must_use]
-    pub fn owns(&self, path: &str) -> bool {
-        self.options.urls.owns(path)
     }
 
     /// Turns conclusions into events, pushes them and looks after the rest, until the process drains.

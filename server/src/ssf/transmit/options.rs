@@ -11,8 +11,6 @@ use super::urls::Urls;
 pub struct Options {
     /// Who we are, and the addresses below it.
     pub urls: Urls,
-    /// Directory of the private keys.
-    pub keys_dir: PathBuf,
     /// Days that a key signs.
     pub key_days: u64,
     /// How subjects are made.

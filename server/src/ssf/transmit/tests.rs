@@ -22,6 +22,7 @@ use super::conclusion::{About, Cause, Initiator, What};
 use super::*;
 use crate::audit::AuditConfig;
 use crate::pipeline;
+use crate::ssf::http::Part as _;
 use crate::ssf::jwk::KeySet;
 use crate::ssf::set::{Expected, Set, Unverified};
 use crate::supervise::{Deaths, Ended};
@@ -59,7 +60,6 @@ fn options(dir: &Path) -> Options {
     };
     Options {
         urls: Urls::new(ISSUER).unwrap(),
-        keys_dir: dir.join("keys"),
         key_days: 30,
         subject: Template::parse(TEMPLATE_DEFAULT).unwrap(),
         outbox_max: 100,
@@ -86,6 +86,7 @@ impl Node {
         let (supervisor, deaths) = Supervisor::new(shutdown.clone(), metrics.panics.clone());
         let around = Around {
             ledger: ledger.clone(),
+            keys_dir: dir.join("keys"),
             audit: Arc::new(audit),
             metrics,
             clock: clock.clone(),
@@ -141,7 +142,8 @@ impl Node {
             request = request.header("content-type", "application/json; charset=utf-8");
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        let answer = self.transmitter.handle(&parts, body.as_bytes()).await;
+        let body = bytes::Bytes::copy_from_slice(body.as_bytes());
+        let answer = self.transmitter.handle(&parts, async { Ok(body) }).await;
         let (parts, body) = answer.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };

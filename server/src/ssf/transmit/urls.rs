@@ -49,7 +49,7 @@ impl Urls {
     /// Why it cannot be an issuer, in words.
     pub fn new(issuer: &str) -> Result<Self, String> {
         let url = Url::parse(issuer).map_err(|error| format!("is not a URL: {error}"))?;
-        let is_loopback = crate::ssf::transmit::endpoint::is_loopback(&url);
+        let is_loopback = crate::remote::is_loopback(&url);
         match url.scheme() {
             "https" => {}
             "http" if is_loopback => {}
@@ -71,7 +71,8 @@ impl Urls {
     }
 
     /// The issuer as configured.
-    pub(super) fn issuer(&self) -> &str {
+    #[must_use]
+    pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
