@@ -5,6 +5,8 @@
 //! Limits: [`limits::SSF_REQUEST_BYTES_MAX`]. Never does: telling one receiver anything of another's streams, or reading a
 //! body before it knows who asks.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
