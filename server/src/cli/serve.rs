@@ -18,6 +18,7 @@ struct Ready<'s> {
     grpc: &'s [std::net::SocketAddr],
     uds: Option<&'s std::path::Path>,
     http: Option<std::net::SocketAddr>,
+    ssf: Option<std::net::SocketAddr>,
 }
 
 pub(super) fn run(args: &ServeArgs) -> ExitCode {
@@ -66,12 +67,17 @@ fn serve(config: Config, format: Format) -> anyhow::Result<()> {
     config.announce();
     let service = Service::prepare(config)?;
     if format == Format::Json {
-        let ready =
-            Ready { event: "ready", grpc: &service.grpc, uds: service.uds.as_deref(), http: service.http };
+        let ready = Ready {
+            event: "ready",
+            grpc: &service.grpc,
+            uds: service.uds.as_deref(),
+            http: service.http,
+            ssf: service.ssf,
+        };
         println!("{}", serde_json::to_string(&ready)?);
         std::io::stdout().flush()?;
     }
-    tracing::info!(grpc = ?service.grpc, uds = ?service.uds, http = ?service.http, "serving");
+    tracing::info!(grpc = ?service.grpc, uds = ?service.uds, http = ?service.http, ssf = ?service.ssf, "serving");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
         service.end_on_signals()?;

@@ -84,6 +84,13 @@ const CLAIMS: &[(&str, ClaimsChange)] =
 pub(super) fn ssf(reader: &mut Reader<'_>, base: &Path, has_tls: bool) -> Ssf {
     let listen = listen(reader, has_tls);
     let signals_token_file = reader.text("ssf", "signals_token_file").map(|text| base.join(text.value));
+    if signals_token_file.is_some() && listen.is_none() {
+        let fault = Fault::new(
+            "`ssf.signals_token_file` is set, and `ssf.listen` is not",
+            "set `ssf.listen`, which is where scores are reported, or remove the file",
+        );
+        reader.faults.push(fault.at(reader.section_span("ssf"), "nobody could report"));
+    }
     let (root, faults) = reader.parts();
     let mut ssf = Ssf { listen, signals_token_file, receivers: Vec::new(), transmitter: None };
     let section = root.get("ssf").and_then(|section| section.get_ref().as_table());
@@ -449,10 +456,6 @@ impl<'s, 'i> Section<'s, 'i> {
         self.get(key, "a list of texts", read)
             .map(|found: Located<Vec<SmolStr>>| found.value)
             .unwrap_or_default()
-    }
-
-    fn flag(&mut self, key: &str, default: bool) -> bool {
-        self.get(key, "true or false", |value| value.as_bool()).map_or(default, |found| found.value)
     }
 
     pub(super) fn number(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {

@@ -5,8 +5,6 @@
 //! [`limits::BATCH_ATTEMPTS_MAX`] reports.
 //! Never does: reading a body before it knows who asks.
 
-use std::sync::Arc;
-
 use cardea_proto::v1;
 use cardea_proto::v1::signal_service_server::SignalService as _;
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
@@ -48,7 +46,7 @@ struct Report {
     /// Missing: the bundle's default.
     half_life_s: Option<i64>,
     /// RFC 3339; missing: now.
-    event_time: Option<Timestamp>,
+    event_time: Option<String>,
     /// What it rests on: a text, or anything else, which is recorded as JSON.
     evidence: Option<Value>,
     /// Who says so; missing: `http`.
@@ -163,6 +161,7 @@ fn signal(report: Report) -> Result<v1::Signal, String> {
             cardea_core::risk::RiskKind::ALL.map(cardea_core::risk::RiskKind::name).join(", ")
         )
     })?;
+    let event_time = report.event_time.map(|text| at(&text)).transpose()?;
     let reason = match report.evidence {
         None => String::new(),
         Some(Value::String(text)) => text,
@@ -177,12 +176,17 @@ fn signal(report: Report) -> Result<v1::Signal, String> {
     };
     Ok(v1::Signal {
         subject: Some(v1::EntityRef { r#type: report.subject.type_name, id: report.subject.id }),
-        event_time: report
-            .event_time
-            .map(|at| prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }),
+        event_time,
         source: report.source.unwrap_or_else(|| "http".to_owned()),
         change: Some(v1::signal::Change::Risk(observed)),
     })
+}
+
+fn at(text: &str) -> Result<prost_types::Timestamp, String> {
+    let at: Timestamp = text.parse().map_err(|_| {
+        "`event_time` is no time in the form of RFC 3339, such as 2026-01-02T03:04:05Z".to_owned()
+    })?;
+    Ok(prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() })
 }
 
 fn fault(status: StatusCode, why: &str) -> Answer {

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-pub(crate) use self::credentials::{Secret, secret};
+pub(crate) use self::credentials::secret;
 pub use self::error::RemoteError;
 pub(crate) use self::error::tidy;
 pub use self::https::Https;

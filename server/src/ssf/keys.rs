@@ -133,3 +133,6 @@ impl Keys {
         KeySet::parse(&body).map_err(|fault| self.client.content(WHAT, &fault.to_string()))
     }
 }
+
+#[cfg(test)]
+mod tests;

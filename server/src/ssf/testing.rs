@@ -1,7 +1,14 @@
 //! An issuer for tests: keys of each kind, and tokens that are right or wrong in one place.
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
@@ -9,6 +16,7 @@ use ring::signature::{
 };
 use serde_json::{Value, json};
 
+use super::address::Address;
 use super::event::EventType;
 
 pub(crate) const ISSUER: &str = "https://idp.example/";
@@ -107,4 +115,79 @@ pub(crate) fn claims(jti: &str, subject: Value, kind: EventType, event: Value) -
         "sub_id": subject,
         "events": {kind.uri(): event},
     })
+}
+
+/// What a server of tests does with a request for a path.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    /// 200 with this body.
+    Body(String),
+    /// Another status, with a header.
+    Status(u16, String),
+    /// Nothing, ever.
+    Hang,
+    /// 200, and bytes without end.
+    Flood,
+}
+
+/// A plain HTTP/1.1 server on loopback that counts what it is asked.
+pub(crate) struct Server {
+    pub(crate) at: SocketAddr,
+    asked: Arc<AtomicUsize>,
+    reply: Arc<Mutex<Reply>>,
+}
+
+impl Server {
+    pub(crate) fn start(reply: Reply) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let (asked, reply) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(reply)));
+        let (counted, replies) = (Arc::clone(&asked), Arc::clone(&reply));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let reply = replies.lock().clone();
+                std::thread::spawn(move || serve(stream, &reply));
+            }
+        });
+        Self { at, asked, reply }
+    }
+
+    pub(crate) fn address(&self, path: &str) -> Address {
+        Address::parse(&format!("http://{}{path}", self.at)).unwrap()
+    }
+
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn now_replies(&self, reply: Reply) {
+        *self.reply.lock() = reply;
+    }
+}
+
+fn serve(mut stream: TcpStream, reply: &Reply) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read == 1) {
+        head.push(byte[0]);
+    }
+    let answer = match reply {
+        Reply::Body(body) => {
+            format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+        }
+        Reply::Status(status, header) => {
+            format!("HTTP/1.1 {status} X\r\n{header}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        }
+        Reply::Hang => {
+            std::thread::sleep(Duration::from_secs(60));
+            return;
+        }
+        Reply::Flood => "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_owned(),
+    };
+    let _gone = stream.write_all(answer.as_bytes());
+    if matches!(reply, Reply::Flood) {
+        let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+        while stream.write_all(chunk.as_bytes()).is_ok() {}
+    }
 }

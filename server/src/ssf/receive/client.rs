@@ -53,7 +53,7 @@ pub(crate) struct Answer {
 
 /// What came instead of the answer that was hoped for.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientFault {
+pub(crate) enum ClientFault {
     /// No whole answer.
     #[error(transparent)]
     Remote(#[from] RemoteError),

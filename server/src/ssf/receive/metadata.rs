@@ -11,7 +11,7 @@ use super::client::{Client, ClientFault};
 use crate::limits;
 
 /// Most names of critical members.
-pub const CRITICAL_MAX: usize = 16;
+pub(crate) const CRITICAL_MAX: usize = 16;
 
 const WHAT: &str = "the question what it is";
 
