@@ -33,20 +33,20 @@ pub struct TransmitMetrics {
 
 impl TransmitMetrics {
     pub(super) fn register() -> Self {
-        let dropped = |reason| counter!("cardea_ssf_dropped_total", "reason" => reason);
+        let dropped = |reason| counter!("cardea_ssf_transmit_dropped_total", "reason" => reason);
         Self {
-            sent: counter!("cardea_ssf_sent_total"),
-            retried: counter!("cardea_ssf_retried_total"),
+            sent: counter!("cardea_ssf_transmit_sent_total"),
+            retried: counter!("cardea_ssf_transmit_retried_total"),
             dropped: Dropped {
                 bounds: dropped("bounds"),
                 refused: dropped("refused"),
                 no_subject: dropped("no_subject"),
             },
-            conclusions_lost: counter!("cardea_ssf_conclusions_lost_total"),
-            unstored: counter!("cardea_ssf_unstored_total"),
-            streams: gauge!("cardea_ssf_streams"),
-            outbox_depth: gauge!("cardea_ssf_outbox_depth"),
-            oldest_age: gauge!("cardea_ssf_outbox_oldest_age_seconds"),
+            conclusions_lost: counter!("cardea_ssf_transmit_conclusions_lost_total"),
+            unstored: counter!("cardea_ssf_transmit_unstored_total"),
+            streams: gauge!("cardea_ssf_transmit_streams"),
+            outbox_depth: gauge!("cardea_ssf_transmit_outbox_depth"),
+            oldest_age: gauge!("cardea_ssf_transmit_outbox_oldest_age_seconds"),
         }
     }
 
@@ -59,23 +59,35 @@ impl TransmitMetrics {
     }
 
     pub(super) fn describe() {
-        describe_counter!("cardea_ssf_sent_total", Unit::Count, "Signals that receivers took or fetched");
-        describe_counter!("cardea_ssf_retried_total", Unit::Count, "Pushes of signals that are tried again");
-        describe_counter!("cardea_ssf_dropped_total", Unit::Count, "Outgoing signals dropped, by reason");
         describe_counter!(
-            "cardea_ssf_conclusions_lost_total",
+            "cardea_ssf_transmit_sent_total",
+            Unit::Count,
+            "Signals that receivers took or fetched"
+        );
+        describe_counter!(
+            "cardea_ssf_transmit_retried_total",
+            Unit::Count,
+            "Pushes of signals that are tried again"
+        );
+        describe_counter!(
+            "cardea_ssf_transmit_dropped_total",
+            Unit::Count,
+            "Outgoing signals dropped, by reason"
+        );
+        describe_counter!(
+            "cardea_ssf_transmit_conclusions_lost_total",
             Unit::Count,
             "Conclusions that never became signals because too many waited"
         );
         describe_counter!(
-            "cardea_ssf_unstored_total",
+            "cardea_ssf_transmit_unstored_total",
             Unit::Count,
             "Changes of outgoing signals that would not survive a restart"
         );
-        describe_gauge!("cardea_ssf_streams", Unit::Count, "Streams of outgoing signals");
-        describe_gauge!("cardea_ssf_outbox_depth", Unit::Count, "Outgoing signals that wait");
+        describe_gauge!("cardea_ssf_transmit_streams", Unit::Count, "Streams of outgoing signals");
+        describe_gauge!("cardea_ssf_transmit_outbox_depth", Unit::Count, "Outgoing signals that wait");
         describe_gauge!(
-            "cardea_ssf_outbox_oldest_age_seconds",
+            "cardea_ssf_transmit_outbox_oldest_age_seconds",
             Unit::Seconds,
             "Age of the outgoing signal that waits longest"
         );

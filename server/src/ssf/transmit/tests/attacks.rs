@@ -90,7 +90,7 @@ async fn nobody_makes_the_transmitter_send_where_it_may_not() {
     let node = Node::open(dir.path(), |_| {});
     node.run();
     node.conclude(revoked("ann", "s1"));
-    let retried = || node.transmitter.around.metrics.render().contains("cardea_ssf_retried_total 1");
+    let retried = || node.transmitter.around.metrics.render().contains("cardea_ssf_transmit_retried_total 1");
     until("it was not sent", retried).await;
     assert_eq!(partner.asked.load(Ordering::SeqCst), 0);
     node.close().await;
@@ -111,7 +111,7 @@ async fn a_redirect_is_not_followed() {
     node.run();
     node.stream(push_to(redirecting.at)).await;
     node.conclude(revoked("ann", "s1"));
-    let retried = || node.transmitter.around.metrics.render().contains("cardea_ssf_retried_total 1");
+    let retried = || node.transmitter.around.metrics.render().contains("cardea_ssf_transmit_retried_total 1");
     until("it was answered", retried).await;
     assert_eq!((redirecting.asked.load(Ordering::SeqCst), target.asked.load(Ordering::SeqCst)), (1, 0));
     node.close().await;
@@ -164,7 +164,8 @@ async fn a_hundred_megabytes_are_not_read() {
         let taken = head.contains("202");
         until("it was judged", || {
             let metrics = node.transmitter.around.metrics.render();
-            metrics.contains("cardea_ssf_retried_total 1") || metrics.contains("cardea_ssf_sent_total 1")
+            metrics.contains("cardea_ssf_transmit_retried_total 1")
+                || metrics.contains("cardea_ssf_transmit_sent_total 1")
         })
         .await;
         let waits = node.transmitter.streams.lock().by_id(&id).unwrap().outbox.len();

@@ -135,7 +135,7 @@ async fn what_has_no_room_is_dropped_counted_recorded_and_told() {
     assert_eq!(told["status"], "enabled");
     assert!(told["reason"].as_str().unwrap().starts_with("13 events were dropped"), "{told}");
     let metrics = node.transmitter.around.metrics.render();
-    assert!(metrics.contains("cardea_ssf_dropped_total{reason=\"bounds\"} 13"), "{metrics}");
+    assert!(metrics.contains("cardea_ssf_transmit_dropped_total{reason=\"bounds\"} 13"), "{metrics}");
     let records = node.close().await.join("\n");
     assert!(records.contains("\"events_dropped\",\"events\":13"), "{records}");
 }
@@ -153,7 +153,9 @@ async fn conclusions_that_find_no_place_are_told_to_everybody() {
     let notice = claims(answer["sets"].as_object().unwrap().values().next().unwrap());
     let told = &notice["events"]["https://schemas.openid.net/secevent/ssf/event-type/stream-updated"];
     assert!(told["reason"].as_str().unwrap().contains("up to 7 events"), "{told}");
-    assert!(node.transmitter.around.metrics.render().contains("cardea_ssf_conclusions_lost_total 7"));
+    assert!(
+        node.transmitter.around.metrics.render().contains("cardea_ssf_transmit_conclusions_lost_total 7")
+    );
     assert!(node.close().await.join("\n").contains("\"conclusions_lost\",\"events\":7"));
 }
 

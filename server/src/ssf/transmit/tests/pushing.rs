@@ -107,7 +107,7 @@ async fn events_are_pushed_in_order_with_the_headers_of_the_standard() {
     }
     let waits = || node.transmitter.streams.lock().by_id(&id).unwrap().outbox.len();
     until("nothing waits", || waits() == 0).await;
-    assert!(node.transmitter.around.metrics.render().contains("cardea_ssf_sent_total 200"));
+    assert!(node.transmitter.around.metrics.render().contains("cardea_ssf_transmit_sent_total 200"));
     node.close().await;
 }
 
@@ -135,7 +135,7 @@ async fn a_receiver_that_fails_gets_the_event_again_and_nothing_overtakes_it() {
     }
     until("both came", || partner.got.lock().len() == 2).await;
     assert_eq!(told(&partner), ["s0", "s1"]);
-    assert!(node.transmitter.around.metrics.render().contains("cardea_ssf_retried_total 3"));
+    assert!(node.transmitter.around.metrics.render().contains("cardea_ssf_transmit_retried_total 3"));
     node.close().await;
 }
 
