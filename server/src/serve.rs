@@ -187,21 +187,13 @@ impl Service {
             let pages = Arc::new(pages(Arc::clone(&pipeline)));
             supervisor.task("http", crate::http::serve(listener, pages, supervisor.clone()));
         }
+        let transmitting = transmitter.as_ref().map(|transmitter| {
+            supervisor.task("ssf-transmit", Arc::clone(transmitter).run(supervisor.clone()))
+        });
         let mut parts = vec![receivers.start(&supervisor)];
         parts.extend(scores.map(|door| -> Box<dyn Part> { Box::new(door) }));
-        let mut transmitting = None;
-        if let Some(transmitter) = transmitter {
-            let running = Arc::clone(&transmitter).run(supervisor.clone());
-            transmitting = Some(supervisor.task("ssf-transmit", running));
-            parts.push(Box::new(transmitter));
-        }
-        if let Some(listener) = ssf {
-            // On loopback in plain text, so that a proxy beside it needs no certificates.
-            let is_loopback = listener.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
-            let tls = tls.clone().filter(|_| !is_loopback);
-            let serving = crate::ssf::http::serve(listener, tls, parts.into(), supervisor.clone());
-            supervisor.task("ssf", serving);
-        }
+        parts.extend(transmitter.clone().map(|transmitter| -> Box<dyn Part> { Box::new(transmitter) }));
+        serve_signals(ssf, parts, tls.clone(), &supervisor);
         let audit = Arc::clone(pipeline.audit());
         let metrics = Arc::clone(pipeline.metrics());
         let admin = AdminDoor::new(Arc::clone(&pipeline), bundles);
@@ -216,9 +208,10 @@ impl Service {
             shared: Shared { tls, metrics, supervisor },
         };
         let ended = run::until_stopped(parts, &mut deaths).await;
-        if let Some(transmitting) = transmitting {
+        if let (Some(transmitter), Some(transmitting)) = (transmitter, transmitting) {
             shutdown.drain();
             transmitting.wait().await;
+            transmitter.keep_rest();
         }
         state.snapshot();
         if let Some(ledger) = state.ledger() {
@@ -236,6 +229,21 @@ fn scores(config: &Config, pipeline: &Arc<Pipeline>) -> anyhow::Result<Option<Sc
     let guard = Guard::new(file.clone(), pipeline.clock().clone())
         .context("`ssf.signals_token_file` cannot be used")?;
     Ok(Some(ScoreDoor::new(SignalDoor::new(Arc::clone(pipeline)), guard)))
+}
+
+/// Serves the port of signals, if there is one.
+fn serve_signals(
+    listener: Option<std::net::TcpListener>,
+    parts: Vec<Box<dyn Part>>,
+    tls: Option<Arc<Tls>>,
+    supervisor: &Supervisor,
+) {
+    let Some(listener) = listener else { return };
+    // On loopback in plain text, so that a proxy beside it needs no certificates.
+    let is_loopback = listener.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
+    let tls = tls.filter(|_| !is_loopback);
+    let serving = crate::ssf::http::serve(listener, tls, parts.into(), supervisor.clone());
+    supervisor.task("ssf", serving);
 }
 
 /// The transmitter of signals, if it is set up.

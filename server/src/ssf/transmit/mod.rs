@@ -193,6 +193,11 @@ impl Transmitter {
         Ok(events)
     }
 
+    /// Turns what was concluded after [`Self::run`] ended into events; the next start delivers them.
+    pub fn keep_rest(&self) {
+        self.publish_all();
+    }
+
     async fn run_events(self: Arc<Self>, supervisor: Supervisor) {
         let mut tasks = supervisor.tasks();
         let mut upkeep = tokio::time::interval(limits::SSF_UPKEEP_INTERVAL);
@@ -204,21 +209,19 @@ impl Transmitter {
                 () = self.work.notified() => {}
                 () = tasks.join_next(), if !tasks.is_empty() => {}
                 () = tokio::time::sleep(due.unwrap_or(limits::SSF_UPKEEP_INTERVAL)) => {}
-                _ = upkeep.tick() => self.upkeep().await,
+                _ = upkeep.tick() => self.upkeep(),
                 () = self.around.shutdown.draining() => {}
             }
         }
-        // What was concluded during the last round must be in the outbox when the process ends.
-        self.publish_all();
         tasks.abort_all().await;
     }
 
     async fn run_keys(&self) {
         while self.around.shutdown.phase() == Phase::Running {
-            if let Some(step) = self.key_step() {
-                if let Err(fault) = self.key_step_aside(step).await {
-                    tracing::error!(%fault, "the signing keys could not be looked after; the last one goes on signing");
-                }
+            if let Some(step) = self.key_step()
+                && let Err(fault) = self.key_step_aside(step).await
+            {
+                tracing::error!(%fault, "the signing keys could not be looked after; the last one goes on signing");
             }
             tokio::select! {
                 () = tokio::time::sleep(limits::SSF_UPKEEP_INTERVAL) => {}
@@ -368,7 +371,7 @@ impl Transmitter {
         }
     }
 
-    async fn upkeep(&self) {
+    fn upkeep(&self) {
         // Files are small and local, and read rarely; tokens that are gone must stop to count soon.
         for fault in self.receivers.refresh() {
             tracing::warn!(%fault, "nobody counts as this receiver while its tokens cannot be read");

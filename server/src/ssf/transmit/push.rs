@@ -111,10 +111,10 @@ async fn judge(response: Response) -> Answer {
     let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let after = after.map(Duration::from_secs).map(|after| after.min(limits::SSF_PUSH_BACKOFF_MAX));
     match status {
-        // 202 is the standard's; others that say "done" are common.
-        StatusCode::ACCEPTED | StatusCode::OK | StatusCode::NO_CONTENT => Answer::Taken,
+        // Any page of the web answers 200; only 202 says that the event is kept.
+        StatusCode::ACCEPTED => Answer::Taken,
         StatusCode::BAD_REQUEST => refusal(response).await,
-        status => later(&format!("the answer is {status}"), after),
+        status => later(&format!("the answer is {status}, and not 202"), after),
     }
 }
 

@@ -132,7 +132,7 @@ impl Signer {
         for life in lives {
             let path = path_of(dir, &life.kid);
             match read(&path)? {
-                Some(der) => match Key::new(&der, life) {
+                Some(der) => match Key::new(&der, &life) {
                     Some(key) => keys.push(Arc::new(key)),
                     None => return Err(KeyFault::Content(path)),
                 },
@@ -155,7 +155,7 @@ impl Signer {
         let key = rsa::PrivateKey::new(&mut random, limits::SSF_KEY_BITS).map_err(|error| fault(&error))?;
         let der = key.to_pkcs8_der().map_err(|error| fault(&error))?;
         let life = Life { kid: SmolStr::default(), made_ms: now_ms, signs_ms: None, ended_ms: None };
-        let mut key = Key::new(der.as_bytes(), life).ok_or_else(|| fault(&"it cannot be read again"))?;
+        let mut key = Key::new(der.as_bytes(), &life).ok_or_else(|| fault(&"it cannot be read again"))?;
         key.life.kid = key.jwk.get("kid").and_then(Value::as_str).unwrap_or_default().into();
         write(&path_of(&self.dir, &key.life.kid), der.as_bytes())?;
         Ok(key)
@@ -218,7 +218,7 @@ impl Signer {
 }
 
 impl Key {
-    fn new(der: &[u8], life: Life) -> Option<Self> {
+    fn new(der: &[u8], life: &Life) -> Option<Self> {
         let pair = KeyPair::from_pkcs8(der).ok()?;
         let public = PublicKeyComponents::<Vec<u8>>::from(pair.public());
         let (n, e) = (B64.encode(&public.n), B64.encode(&public.e));
@@ -229,7 +229,7 @@ impl Key {
             return None;
         }
         let jwk = json!({ "kty": "RSA", "use": "sig", "alg": "RS256", "kid": kid, "n": n, "e": e });
-        Some(Self { life: Life { kid: kid.into(), ..life }, pair: Arc::new(pair), jwk })
+        Some(Self { life: Life { kid: kid.into(), ..life.clone() }, pair: Arc::new(pair), jwk })
     }
 }
 

@@ -216,7 +216,7 @@ fn fill(value: &Value, get: &dyn Fn(&str) -> Option<String>) -> Option<Value> {
         Value::Array(all) => {
             all.iter().map(|one| fill(one, get)).collect::<Option<Vec<_>>>().map(Value::Array)
         }
-        other => Some(other.clone()),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Some(value.clone()),
     }
 }
 
@@ -253,8 +253,8 @@ mod tests {
 
     use super::*;
 
-    fn subject(value: Value) -> Subject {
-        Subject::read(&value).unwrap()
+    fn subject(value: &Value) -> Subject {
+        Subject::read(value).unwrap()
     }
 
     fn about(principal: Option<&str>, session: Option<&str>) -> About {
@@ -307,11 +307,11 @@ mod tests {
         let user = json!({ "format": "email", "email": "a@b" });
         let other = json!({ "format": "email", "email": "c@d" });
         let device = json!({ "format": "opaque", "id": "d" });
-        let both = subject(json!({ "format": "complex", "user": user, "device": device }));
-        let just_user = subject(json!({ "format": "complex", "user": user }));
-        let just_device = subject(json!({ "format": "complex", "device": device }));
-        let other_user = subject(json!({ "format": "complex", "user": other, "device": device }));
-        let simple = subject(user);
+        let both = subject(&json!({ "format": "complex", "user": user, "device": device }));
+        let just_user = subject(&json!({ "format": "complex", "user": user }));
+        let just_device = subject(&json!({ "format": "complex", "device": device }));
+        let other_user = subject(&json!({ "format": "complex", "user": other, "device": device }));
+        let simple = subject(&user);
         let cases = [
             (&both, &just_user, true),
             (&both, &just_device, true),

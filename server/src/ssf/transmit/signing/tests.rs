@@ -86,8 +86,8 @@ fn a_key_in_the_file_of_another_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let signer = signer(dir.path());
     let life = signer.lives().remove(0);
-    let other = Life { kid: "another".into(), ..life.clone() };
     fs::rename(path_of(dir.path(), &life.kid), path_of(dir.path(), "another")).unwrap();
+    let other = Life { kid: "another".into(), ..life };
     assert!(matches!(Signer::open(dir.path(), vec![other]), Err(KeyFault::Content(_))));
 }
 

@@ -143,26 +143,7 @@ fn play(bench: &mut Bench, models: &mut [Model; 2], now: &mut i64, step: Step) -
                 bench.keep(&done.rows);
             }
         }
-        Step::Poll { stream, most } => {
-            let (id, model) = (IDS[stream], &mut models[stream]);
-            let items = bench.streams.hand_out(id, most);
-            let mut expected: Vec<SmolStr> = Vec::new();
-            if model.status() == StreamStatus::Enabled {
-                expected = model.events.iter().map(|(jti, _)| jti.clone()).collect();
-                let notices: Vec<_> = items.iter().filter(|item| item.kind != Kind::Event).collect();
-                if model.lost > 0 && most > 0 {
-                    prop_assert_eq!(notices.len(), 1);
-                    prop_assert_eq!(notices[0].kind, Kind::Notice { lost: model.lost });
-                    expected.insert(0, notices[0].jti.clone());
-                } else {
-                    prop_assert!(notices.is_empty());
-                }
-                expected.truncate(most);
-            }
-            let got: Vec<SmolStr> = items.iter().map(|item| item.jti.clone()).collect();
-            prop_assert_eq!(&got, &expected, "the oldest first, none missing");
-            model.seen = got;
-        }
+        Step::Poll { stream, most } => poll(bench, &mut models[stream], IDS[stream], most)?,
         Step::Acknowledge { stream, pick } => {
             let (id, model) = (IDS[stream], &mut models[stream]);
             let acknowledged: BTreeSet<SmolStr> =
@@ -202,6 +183,27 @@ fn play(bench: &mut Bench, models: &mut [Model; 2], now: &mut i64, step: Step) -
         }
         Step::Restart => bench.restart(),
     }
+    Ok(())
+}
+
+fn poll(bench: &mut Bench, model: &mut Model, id: &str, most: usize) -> Result<(), TestCaseError> {
+    let items = bench.streams.hand_out(id, most);
+    let mut expected: Vec<SmolStr> = Vec::new();
+    if model.status() == StreamStatus::Enabled {
+        expected = model.events.iter().map(|(jti, _)| jti.clone()).collect();
+        let notices: Vec<_> = items.iter().filter(|item| item.kind != Kind::Event).collect();
+        if model.lost > 0 && most > 0 {
+            prop_assert_eq!(notices.len(), 1);
+            prop_assert_eq!(notices[0].kind, Kind::Notice { lost: model.lost });
+            expected.insert(0, notices[0].jti.clone());
+        } else {
+            prop_assert!(notices.is_empty());
+        }
+        expected.truncate(most);
+    }
+    let got: Vec<SmolStr> = items.iter().map(|item| item.jti.clone()).collect();
+    prop_assert_eq!(&got, &expected, "the oldest first, none missing");
+    model.seen = got;
     Ok(())
 }
 

@@ -169,10 +169,10 @@ async fn events_that_nobody_takes_end_with_their_age() {
     node.clock.advance(limits::SSF_EVENT_AGE_MAX);
     node.conclude(revoked("ann", "new"));
     node.transmitter.publish_all();
-    node.transmitter.upkeep().await;
+    node.transmitter.upkeep();
     assert_eq!(sessions(&node.poll(&id, json!({ "returnImmediately": true })).await), ["old", "new"]);
     node.clock.advance(Duration::from_millis(1));
-    node.transmitter.upkeep().await;
+    node.transmitter.upkeep();
     assert_eq!(sessions(&node.poll(&id, json!({ "returnImmediately": true })).await), ["-", "new"]);
     node.close().await;
 }
