@@ -203,7 +203,10 @@ impl Transmitter {
         let mut upkeep = tokio::time::interval(limits::SSF_UPKEEP_INTERVAL);
         upkeep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while self.around.shutdown.phase() == Phase::Running {
-            self.publish_all();
+            while self.publish_some() {
+                // Others run on this thread, too.
+                tokio::task::yield_now().await;
+            }
             let due = self.start_due(&mut tasks);
             tokio::select! {
                 () = self.work.notified() => {}
@@ -277,24 +280,28 @@ impl Transmitter {
 
     /// Turns what was concluded into events.
     fn publish_all(&self) {
-        loop {
-            let lost = self.lost.swap(0, Ordering::Relaxed);
-            let batch: Vec<(Conclusion, i64)> =
-                std::iter::from_fn(|| self.intake.pop()).take(limits::SSF_CONCLUSIONS_AT_ONCE).collect();
-            if batch.is_empty() && lost == 0 {
-                return;
-            }
-            let done = self.publish(&batch, lost);
-            self.account(&done);
-            self.wake_pollers(&done);
-            if lost > 0 {
-                tracing::warn!(
-                    lost,
-                    "conclusions were lost before they became events: too much happened at once"
-                );
-                self.note(StreamRecord { events: lost, ..StreamRecord::of("", "", "conclusions_lost") });
-            }
+        while self.publish_some() {}
+    }
+
+    /// Turns some of what was concluded into events. Returns whether there was anything.
+    fn publish_some(&self) -> bool {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        let batch: Vec<(Conclusion, i64)> =
+            std::iter::from_fn(|| self.intake.pop()).take(limits::SSF_CONCLUSIONS_AT_ONCE).collect();
+        if batch.is_empty() && lost == 0 {
+            return false;
         }
+        let done = self.publish(&batch, lost);
+        self.account(&done);
+        self.wake_pollers(&done);
+        if lost > 0 {
+            tracing::warn!(
+                lost,
+                "conclusions were lost before they became events: too much happened at once"
+            );
+            self.note(StreamRecord { events: lost, ..StreamRecord::of("", "", "conclusions_lost") });
+        }
+        true
     }
 
     fn publish(&self, batch: &[(Conclusion, i64)], lost: u64) -> Done {
@@ -348,12 +355,18 @@ impl Transmitter {
         self.receivers.named(&stream.receiver).map_or_else(String::new, |receiver| receiver.audience.clone())
     }
 
-    /// Hands rows to the ledger without waiting for them. Where it takes no more, events go on being delivered from memory.
+    /// Hands rows to the ledger without waiting for them. Where it takes no more, or half of what it takes waits already (the
+    /// rest is for the state), events go on being delivered from memory.
     fn keep(&self, streams: &Streams, rows: &[streams::Row]) {
         if rows.is_empty() {
             return;
         }
-        if let Err(fault) = self.store.write(streams, rows) {
+        let written = if self.store.has_room() {
+            self.store.write(streams, rows).map(drop)
+        } else {
+            Err(LedgerFault::Full { why: self.around.ledger.fault() })
+        };
+        if let Err(fault) = written {
             self.metrics().unstored.increment(rows.len() as u64);
             tracing::error!(%fault, rows = rows.len(), "changes of outgoing signals are not kept: a restart would lose them");
         }
@@ -392,6 +405,8 @@ impl Transmitter {
                     .min()
                     .map_or(0, |since| now_ms - since),
             );
+            let mut sending = self.sending.lock();
+            sending.retain(|id, _| streams.by_id(id).is_some());
             done
         };
         self.account(&done);

@@ -18,6 +18,7 @@ use super::signing::Life;
 use super::streams::{self, Delivery, Secret, Stream, Streams};
 use super::subject::Subject;
 use crate::ledger::{self, Ledger, LedgerFault, Table, Ticket};
+use crate::limits;
 use crate::ssf::event::StreamStatus;
 
 /// Length of a stream's id, in bytes.
@@ -77,6 +78,11 @@ pub(super) struct Store(Ledger);
 impl Store {
     pub(super) fn new(ledger: Ledger) -> Self {
         Self(ledger)
+    }
+
+    /// Whether less than half of what may wait for the disk does.
+    pub(super) fn has_room(&self) -> bool {
+        self.0.usage().pending < limits::LEDGER_PENDING_MAX as u64 / 2
     }
 
     /// Writes what changed. Call it under the lock of `streams`.

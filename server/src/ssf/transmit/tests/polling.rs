@@ -104,6 +104,23 @@ async fn a_long_poll_ends_when_its_stream_does_and_when_the_process_drains() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn what_is_concluded_while_the_process_drains_is_told_after_the_next_start() {
+    let dir = temp();
+    let node = Node::open(dir.path(), |_| {});
+    let id = node.stream(json!({})).await;
+    node.run();
+    node.transmitter.around.shutdown.drain();
+    let running = node.running.lock().take().unwrap();
+    running.wait().await;
+    node.conclude(revoked("ann", "late"));
+    node.transmitter.keep_rest();
+    node.close().await;
+    let node = Node::open(dir.path(), |_| {});
+    assert_eq!(sessions(&node.poll(&id, json!({})).await), ["late"]);
+    node.close().await;
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn an_event_is_not_sent_back_to_whoever_caused_it() {
     let dir = temp();
     let node = Node::open(dir.path(), |_| {});
