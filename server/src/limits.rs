@@ -285,6 +285,101 @@ pub const REMOTE_BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// Longest `Retry-After` that is obeyed; a server cannot switch updates off for longer.
 pub const REMOTE_RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
+// --- shared signals out --------------------------------------------------------------------------------
+
+/// Conclusions that wait to be turned into events. A principal with 10,000 sessions that ends at once fits, with room.
+pub const SSF_CONCLUSIONS_MAX: usize = 16_384;
+
+/// Conclusions that become durable together: one wait for the disk for as many as come in during the last one.
+pub const SSF_CONCLUSIONS_AT_ONCE: usize = 256;
+
+/// Receivers in the configuration, each a partner that somebody made an agreement with.
+pub const SSF_STREAM_OWNERS_MAX: usize = 64;
+
+/// Streams of one receiver: one for production and one for each of a few test installations.
+pub const SSF_STREAMS_PER_RECEIVER_MAX: usize = 8;
+
+/// Subjects that one stream leaves out. At the size of most subjects (200 bytes) they take 2 MB of memory.
+pub const SSF_SUBJECTS_MAX: usize = 10_000;
+
+/// Largest subject, in bytes of JSON. Three members of 255 characters each take 1 KiB.
+pub const SSF_SUBJECT_BYTES_MAX: usize = 4096;
+
+/// Largest request to the transmitter, in bytes. The largest honest one acknowledges some hundred events of a poll.
+pub const SSF_REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// Event types that a stream may ask for; CAEP and RISC together have 22.
+pub const SSF_EVENTS_REQUESTED_MAX: usize = 64;
+
+/// Longest text of a stream (description, reason, state of a verification, event type), in bytes: some sentences.
+pub const SSF_TEXT_BYTES_MAX: usize = 1024;
+
+/// Longest `Authorization` header that a receiver may ask to get, in bytes; as large as tokens are in practice.
+pub const SSF_AUTHORIZATION_BYTES_MAX: usize = 8 * 1024;
+
+/// `ssf.transmitter.outbox_max`, in events of one stream that wait, about 1 KiB each.
+pub const SSF_OUTBOX_RANGE: RangeInclusive<u64> = 8..=1_000_000;
+
+/// Bytes of the events of one stream that wait, whatever their number.
+pub const SSF_OUTBOX_BYTES_MAX: usize = 64 << 20;
+
+/// Life of an event that nobody takes. A session that ended a week ago is past its own end at every receiver.
+pub const SSF_EVENT_AGE_MAX: Duration = Duration::from_secs(7 * 86_400);
+
+/// Events in one answer to a poll: at 2 KiB each 128 KiB, signed in about 60 ms.
+pub const SSF_POLL_EVENTS_MAX: usize = 64;
+
+/// How long a poll is held until an event comes. Common proxies end silent connections after 60 s.
+pub const SSF_POLL_HOLD: Duration = Duration::from_secs(30);
+
+/// Polls of one stream that wait at a time: the one that is meant and those whose callers gave up unnoticed.
+pub const SSF_POLL_WAITERS_MAX: usize = 4;
+
+/// Wait for the head of a receiver's answer to a pushed event. Receivers store the event first; a slow disk takes a second.
+pub const SSF_PUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Wait for a connection with TLS to a receiver: DNS, TCP and handshake with two lost packets.
+pub const SSF_PUSH_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Wait for the body of a refusal.
+pub const SSF_PUSH_BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Largest body of a refusal that is read, in bytes: a code and a sentence.
+pub const SSF_PUSH_ANSWER_BYTES_MAX: usize = 4096;
+
+/// Longest wait between two tries of an event: five minutes after a receiver is back it hears of what happened.
+pub const SSF_PUSH_BACKOFF_MAX: Duration = Duration::from_secs(300);
+
+/// Events pushed in one go to one receiver, until its stream is looked at again.
+pub const SSF_PUSH_BATCH: usize = 64;
+
+/// Hosts that one receiver may have events pushed to.
+pub const SSF_PUSH_HOSTS_MAX: usize = 16;
+
+/// How often tokens are read again, old events are let go and keys are looked after.
+pub const SSF_UPKEEP_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Shortest token of a receiver, in bytes: 128 random bits in base64 have 22.
+pub const SSF_TOKEN_BYTES_MIN: usize = 20;
+
+/// Tokens in one file: the one in use, the next, and the last.
+pub const SSF_TOKENS_MAX: usize = 8;
+
+/// `ssf.transmitter.key_days`: how long a key signs.
+pub const SSF_KEY_DAYS_RANGE: RangeInclusive<u64> = 2..=366;
+
+/// How long a key is published before it signs. Receivers commonly keep a key set for up to a day.
+pub const SSF_KEY_AHEAD: Duration = Duration::from_secs(86_400);
+
+/// How long a key stays published after it signed for the last time: as long as an event lives, and a day for the receiver.
+pub const SSF_KEY_KEEP: Duration = Duration::from_secs(8 * 86_400);
+
+/// Size of the keys that events are signed with. The interoperability profile asks for 2048 bits at least.
+pub const SSF_KEY_BITS: usize = 2048;
+
+/// `ssf.transmitter.min_verification_interval_s`: from tests to once a day.
+pub const SSF_VERIFICATION_INTERVAL_RANGE: RangeInclusive<u64> = 0..=86_400;
+
 /// Rows of the state that wait for the disk. At 20,000 changes a second that is ten seconds of a disk that stands still.
 pub const LEDGER_PENDING_MAX: usize = 200_000;
 

@@ -29,6 +29,7 @@ use crate::shutdown::Shutdown;
 use crate::ssf::guard::Guard;
 use crate::ssf::http::Part;
 use crate::ssf::receive::Receivers;
+use crate::ssf::transmit::{Around, Transmitter};
 use crate::state::{Capacity, State};
 use crate::supervise::{Deaths, Supervisor};
 use crate::workers::Shared;
@@ -57,6 +58,7 @@ struct Joined {
     ssf: Option<std::net::TcpListener>,
     receivers: Receivers,
     scores: Option<ScoreDoor>,
+    transmitter: Option<Arc<Transmitter>>,
     pipeline: Arc<Pipeline>,
     keeper: Keeper,
     ledger_writer: ledger::Writer,
@@ -109,6 +111,7 @@ impl Service {
         let ssf = config.ssf.listen.map(crate::listen::bind_tcp).transpose()?;
         let receivers = Receivers::new(&config.ssf.receivers, &pipeline)?;
         let scores = scores(&config, &pipeline)?;
+        let transmitter = transmitter(&config, &pipeline, &shutdown)?;
         Ok(Self {
             grpc: listeners.addresses(),
             uds: config.listen.uds.clone(),
@@ -123,6 +126,7 @@ impl Service {
                 ssf,
                 receivers,
                 scores,
+                transmitter,
                 pipeline,
                 keeper,
                 ledger_writer,
@@ -156,6 +160,7 @@ impl Service {
             ssf,
             receivers,
             scores,
+            transmitter,
             pipeline,
             keeper,
             ledger_writer,
@@ -189,15 +194,13 @@ impl Service {
             let pages = Arc::new(pages(Arc::clone(&pipeline)));
             supervisor.task("http", crate::http::serve(listener, pages, supervisor.clone()));
         }
+        let transmitting = transmitter.as_ref().map(|transmitter| {
+            supervisor.task("ssf-transmit", Arc::clone(transmitter).run(supervisor.clone()))
+        });
         let mut parts = vec![receivers.start(&supervisor)];
         parts.extend(scores.map(|door| -> Box<dyn Part> { Box::new(door) }));
-        if let Some(listener) = ssf {
-            // On loopback in plain text, so that a proxy beside it needs no certificates.
-            let is_loopback = listener.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
-            let tls = tls.clone().filter(|_| !is_loopback);
-            let serving = crate::ssf::http::serve(listener, tls, parts.into(), supervisor.clone());
-            supervisor.task("ssf", serving);
-        }
+        parts.extend(transmitter.clone().map(|transmitter| -> Box<dyn Part> { Box::new(transmitter) }));
+        serve_signals(ssf, parts, tls.clone(), &supervisor);
         let audit = Arc::clone(pipeline.audit());
         let metrics = Arc::clone(pipeline.metrics());
         let (holds, watching) = crate::doors::holds(Arc::clone(&pipeline));
@@ -215,6 +218,11 @@ impl Service {
             shared: Shared { tls, metrics, supervisor },
         };
         let ended = run::until_stopped(parts, &mut deaths).await;
+        if let (Some(transmitter), Some(transmitting)) = (transmitter, transmitting) {
+            shutdown.drain();
+            transmitting.wait().await;
+            transmitter.keep_rest();
+        }
         state.snapshot();
         if let Some(ledger) = state.ledger() {
             ledger.close();
@@ -231,6 +239,43 @@ fn scores(config: &Config, pipeline: &Arc<Pipeline>) -> anyhow::Result<Option<Sc
     let guard = Guard::new(file.clone(), pipeline.clock().clone())
         .context("`ssf.signals_token_file` cannot be used")?;
     Ok(Some(ScoreDoor::new(SignalDoor::new(Arc::clone(pipeline)), guard)))
+}
+
+/// Serves the port of signals, if there is one.
+fn serve_signals(
+    listener: Option<std::net::TcpListener>,
+    parts: Vec<Box<dyn Part>>,
+    tls: Option<Arc<Tls>>,
+    supervisor: &Supervisor,
+) {
+    let Some(listener) = listener else { return };
+    // On loopback in plain text, so that a proxy beside it needs no certificates.
+    let is_loopback = listener.local_addr().is_ok_and(|at| at.ip().to_canonical().is_loopback());
+    let tls = tls.filter(|_| !is_loopback);
+    let serving = crate::ssf::http::serve(listener, tls, parts.into(), supervisor.clone());
+    supervisor.task("ssf", serving);
+}
+
+/// The transmitter of signals, if it is set up.
+fn transmitter(
+    config: &Config,
+    pipeline: &Pipeline,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Option<Arc<Transmitter>>> {
+    let (Some(options), Some(ledger)) = (&config.ssf.transmitter, pipeline.state().ledger()) else {
+        return Ok(None);
+    };
+    let around = Around {
+        ledger: ledger.clone(),
+        keys_dir: config.state.dir.join("ssf-keys"),
+        audit: Arc::clone(pipeline.audit()),
+        metrics: Arc::clone(pipeline.metrics()),
+        clock: pipeline.clock().clone(),
+        shutdown: shutdown.clone(),
+    };
+    let transmitter =
+        Transmitter::open(options.clone(), around).context("`ssf.transmitter` cannot be set up")?;
+    Ok(Some(Arc::new(transmitter)))
 }
 
 fn capacity(config: &Config) -> anyhow::Result<Capacity> {

@@ -271,7 +271,8 @@ fn changes(records: &[Body]) -> Vec<String> {
         | Body::Gap(_)
         | Body::Shadow(_)
         | Body::Task(_)
-        | Body::Review(_) => None,
+        | Body::Review(_)
+        | Body::Stream(_) => None,
     };
     records.iter().filter_map(told).collect()
 }

@@ -268,6 +268,21 @@ impl Audit {
         self.queue.count_lost(1);
     }
 
+    /// Records a change that is never held back for want of a place: what finds none is counted as lost, and a gap record
+    /// tells. Returns whether it found one.
+    pub fn record(&self, time_ms: u64, body: record::Body) -> bool {
+        match self.reserve() {
+            Ok(place) => {
+                place.fill_body(time_ms, body);
+                true
+            }
+            Err(Full) => {
+                self.count_lost();
+                false
+            }
+        }
+    }
+
     /// The configured choice.
     #[must_use]
     pub fn when_full(&self) -> WhenFull {

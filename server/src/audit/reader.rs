@@ -244,7 +244,7 @@ impl Filter {
             Body::Shadow(shadow) => Some(&shadow.principal),
             Body::Task(task) => Some(&task.agent),
             Body::Review(review) => Some(&review.principal),
-            Body::Bundle(_) | Body::Gap(_) => None,
+            Body::Bundle(_) | Body::Gap(_) | Body::Stream(_) => None,
         };
         self.principal.is_none() || self.principal.as_ref() == principal
     }

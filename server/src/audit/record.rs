@@ -8,6 +8,7 @@
 mod hold;
 mod shadow;
 mod work;
+mod stream;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +20,7 @@ use super::text;
 pub use hold::{HoldCause, HoldRecord};
 pub use shadow::{ShadowAnswer, ShadowRecord};
 pub use work::{ReviewRecord, TaskRecord};
+pub use stream::StreamRecord;
 
 /// Deepest nesting of an evidence value, in levels. Each level is two levels of JSON, and the JSON reader
 /// stops at 128: a line that is written must be readable again.
@@ -65,6 +67,8 @@ pub enum Body {
     Task(Box<TaskRecord>),
     /// A review was opened, approved, rejected, or has expired.
     Review(Box<ReviewRecord>),
+    /// A stream of outgoing signals changed, or lost something.
+    Stream(StreamRecord),
 }
 
 /// An entity: `type::"id"`.
@@ -351,6 +355,7 @@ impl Body {
             Self::Shadow(_) => v1::RecordKind::Shadow,
             Self::Task(_) => v1::RecordKind::Task,
             Self::Review(_) => v1::RecordKind::Review,
+            Self::Stream(_) => v1::RecordKind::Stream,
         }
     }
 }
@@ -443,6 +448,7 @@ impl Serialize for Record {
             Body::Shadow(body) => line.serialize_field("shadow", body)?,
             Body::Task(body) => line.serialize_field("task", body)?,
             Body::Review(body) => line.serialize_field("review", body)?,
+            Body::Stream(body) => line.serialize_field("stream", body)?,
         }
         line.end()
     }
@@ -460,6 +466,7 @@ impl<'de> Deserialize<'de> for Record {
             line.shadow.map(Body::Shadow),
             line.task.map(Body::Task),
             line.review.map(Body::Review),
+            line.stream.map(|body| Body::Stream(*body)),
         ];
         let mut present = bodies.into_iter().flatten();
         let (Some(body), None) = (present.next(), present.next()) else {
@@ -486,4 +493,5 @@ struct Line {
     shadow: Option<Box<ShadowRecord>>,
     task: Option<Box<TaskRecord>>,
     review: Option<Box<ReviewRecord>>,
+    stream: Option<Box<StreamRecord>>,
 }

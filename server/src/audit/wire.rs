@@ -8,7 +8,7 @@ use cardea_proto::v1;
 use super::record::{
     Basis, Body, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HoldCause, HoldRecord,
     HopVerdict, Reason, Record, Replay, ReplayFact, SessionRecord, ShadowAnswer, ShadowRecord, SignalRecord,
-    Value,
+    StreamRecord, Value,
 };
 
 impl From<Record> for v1::Record {
@@ -23,6 +23,7 @@ impl From<Record> for v1::Record {
             Body::Shadow(body) => Entry::Shadow((*body).into()),
             Body::Task(body) => Entry::Task((*body).into()),
             Body::Review(body) => Entry::Review((*body).into()),
+            Body::Stream(body) => Entry::Stream(body.into()),
         };
         let time = timestamp(i64::try_from(record.time_ms).unwrap_or(i64::MAX));
         Self { sequence: record.sequence, time: Some(time), entry: Some(entry) }
@@ -131,6 +132,18 @@ impl From<BundleRecord> for v1::BundleRecord {
             digest: record.digest.into(),
             reason: record.reason.into(),
             asked_by: record.asked_by.into(),
+        }
+    }
+}
+
+impl From<StreamRecord> for v1::StreamRecord {
+    fn from(record: StreamRecord) -> Self {
+        Self {
+            stream_id: record.stream_id.into(),
+            receiver: record.receiver.into(),
+            change: record.change.into(),
+            events: record.events,
+            reason: record.reason.into(),
         }
     }
 }

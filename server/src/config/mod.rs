@@ -11,6 +11,7 @@ mod check;
 mod fault;
 mod read;
 mod ssf;
+mod transmitter;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -189,6 +190,8 @@ pub struct Ssf {
     pub signals_token_file: Option<PathBuf>,
     /// Transmitters that are listened to.
     pub receivers: Vec<crate::ssf::receive::options::Receiver>,
+    /// Signals to other parties; none: nobody is told.
+    pub transmitter: Option<crate::ssf::transmit::Options>,
 }
 
 /// The log.
@@ -364,6 +367,10 @@ impl Config {
             ("ssf.listen", self.ssf.listen.map_or_else(|| "none".to_owned(), |at| at.to_string())),
             ("ssf.signals_token_file", paths(&self.ssf.signals_token_file)),
             ("ssf.receiver", self.ssf.names()),
+            (
+                "ssf.transmitter",
+                self.ssf.transmitter.as_ref().map_or("none", |on| on.urls.issuer()).to_owned(),
+            ),
             ("log.format", self.log.format.as_str().to_owned()),
             ("log.filter", self.log.filter.clone()),
         ]

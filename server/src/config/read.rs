@@ -54,7 +54,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
         ],
     ),
     ("ext_authz", &["trust_xfcc"]),
-    ("ssf", &["listen", "signals_token_file", "receiver"]),
+    ("ssf", &["listen", "signals_token_file", "receiver", "transmitter"]),
     ("log", &["format", "filter"]),
 ];
 

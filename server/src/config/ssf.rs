@@ -92,8 +92,18 @@ pub(super) fn ssf(reader: &mut Reader<'_>, base: &Path, has_tls: bool) -> Ssf {
         reader.faults.push(fault.at(reader.section_span("ssf"), "nobody could report"));
     }
     let (root, faults) = reader.parts();
-    let mut ssf = Ssf { listen, signals_token_file, receivers: Vec::new() };
+    let mut ssf = Ssf { listen, signals_token_file, receivers: Vec::new(), transmitter: None };
     let section = root.get("ssf").and_then(|section| section.get_ref().as_table());
+    if let Some((name, value)) = section.and_then(|section| section.get_key_value("transmitter")) {
+        ssf.transmitter = super::transmitter::transmitter(faults, base, name.span(), value);
+        if ssf.transmitter.is_some() && ssf.listen.is_none() {
+            let fault = Fault::new(
+                "`ssf.transmitter` is set up, and `ssf.listen` is not set",
+                "set `ssf.listen`: receivers make their streams over HTTP",
+            );
+            faults.push(fault.at(Some(name.span()), "nobody could reach it"));
+        }
+    }
     let Some(receivers) = section.and_then(|section| section.get("receiver")) else { return ssf };
     let Some(table) = receivers.get_ref().as_table() else {
         let fault = Fault::new(
@@ -369,15 +379,15 @@ fn rule(section: &mut Section<'_, '_>, receiver_issuer: &str) -> Option<Rule> {
 }
 
 /// One table below `[ssf]`.
-struct Section<'s, 'i> {
-    faults: &'s mut Vec<Fault>,
+pub(super) struct Section<'s, 'i> {
+    pub(super) faults: &'s mut Vec<Fault>,
     path: String,
     span: Range<usize>,
-    table: &'s DeTable<'i>,
+    pub(super) table: &'s DeTable<'i>,
 }
 
 impl<'s, 'i> Section<'s, 'i> {
-    fn new(
+    pub(super) fn new(
         faults: &'s mut Vec<Fault>,
         path: String,
         span: Range<usize>,
@@ -392,7 +402,7 @@ impl<'s, 'i> Section<'s, 'i> {
         Some(Self { faults, path, span, table })
     }
 
-    fn known(&mut self, keys: &[&str]) {
+    pub(super) fn known(&mut self, keys: &[&str]) {
         for (name, _) in self.table {
             let key: &str = name.get_ref();
             if !keys.contains(&key) {
@@ -407,7 +417,7 @@ impl<'s, 'i> Section<'s, 'i> {
     }
 
     /// A fault of a key, at its place or at that of the section.
-    fn fault(&mut self, key: &str, what: &str, remedy: &str) {
+    pub(super) fn fault(&mut self, key: &str, what: &str, remedy: &str) {
         let span = self.table.get(key).map_or_else(|| self.span.clone(), Spanned::span);
         let fault = Fault::new(format!("`{}.{key}` {what}", self.path), remedy);
         self.faults.push(fault.at(Some(span), "here"));
@@ -427,19 +437,19 @@ impl<'s, 'i> Section<'s, 'i> {
         found
     }
 
-    fn text(&mut self, key: &str) -> Option<Located<String>> {
+    pub(super) fn text(&mut self, key: &str) -> Option<Located<String>> {
         let read = |value: &DeValue<'_>| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         self.get(key, "a text in quotes that is not empty", read)
     }
 
-    fn required(&mut self, key: &str) -> Option<Located<String>> {
+    pub(super) fn required(&mut self, key: &str) -> Option<Located<String>> {
         if self.table.get(key).is_none() {
             self.fault(key, "is missing", "give it; docs/cardea.toml shows an example");
         }
         self.text(key)
     }
 
-    fn texts(&mut self, key: &str) -> Vec<SmolStr> {
+    pub(super) fn texts(&mut self, key: &str) -> Vec<SmolStr> {
         let read = |value: &DeValue<'_>| {
             value.as_array()?.iter().map(|entry| entry.get_ref().as_str().map(SmolStr::from)).collect()
         };
@@ -448,7 +458,7 @@ impl<'s, 'i> Section<'s, 'i> {
             .unwrap_or_default()
     }
 
-    fn number(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
+    pub(super) fn number(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> u64 {
         let read = |value: &DeValue<'_>| {
             let integer = value.as_integer()?;
             u64::from_str_radix(integer.as_str(), integer.radix())
@@ -467,7 +477,7 @@ impl<'s, 'i> Section<'s, 'i> {
         })
     }
 
-    fn path(&mut self, base: &Path, key: &str) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, base: &Path, key: &str) -> Option<PathBuf> {
         self.text(key).map(|text| base.join(text.value))
     }
 

@@ -13,6 +13,7 @@ mod holds;
 mod reviews;
 mod shadow;
 mod ssf;
+mod transmit;
 
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -22,6 +23,7 @@ pub use reviews::ReviewMetrics;
 pub use holds::{Forgets, HoldMetrics, Pushed};
 pub use shadow::ShadowMetrics;
 pub use ssf::ReceiverMetrics;
+pub use transmit::{Dropped, TransmitMetrics};
 
 /// Result label of what either took effect or was refused.
 #[derive(Debug)]
@@ -115,6 +117,8 @@ pub struct Metrics {
     pub reviews: ReviewMetrics,
     /// What holds do.
     pub holds: HoldMetrics,
+    /// What the transmitter of signals does.
+    pub transmit: TransmitMetrics,
     /// Panics caught; each is a bug.
     pub panics: Counter,
     prometheus: PrometheusHandle,
@@ -204,6 +208,7 @@ impl Metrics {
             shadow: ShadowMetrics::register(),
             reviews: ReviewMetrics::register(),
             holds: HoldMetrics::register(),
+            transmit: TransmitMetrics::register(),
             panics: counter!("cardea_panics_total"),
             prometheus,
             recorder: None,
@@ -266,6 +271,7 @@ fn describe() {
     ShadowMetrics::describe();
     ReviewMetrics::describe();
     HoldMetrics::describe();
+    TransmitMetrics::describe();
 }
 
 #[cfg(test)]

@@ -341,12 +341,8 @@ impl Pipeline {
     /// Records a change of state. A change is never held back for want of a place: most of them close doors. What
     /// cannot be recorded is counted, and a gap record tells.
     pub fn record(&self, body: Body, now: Now) {
-        match self.audit.reserve() {
-            Ok(place) => Place::fill_body(place, wall_ms(now), body),
-            Err(_full) => {
-                self.audit.count_lost();
-                self.metrics.audit_gaps.increment(1);
-            }
+        if !self.audit.record(wall_ms(now), body) {
+            self.metrics.audit_gaps.increment(1);
         }
     }
 

@@ -14,6 +14,7 @@ mod keys;
 pub mod receive;
 pub mod set;
 pub mod subject;
+pub mod transmit;
 
 #[cfg(test)]
 pub(crate) mod testing;

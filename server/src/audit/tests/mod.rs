@@ -108,7 +108,8 @@ fn number(record: &Record) -> Option<usize> {
         | Body::Gap(_)
         | Body::Shadow(_)
         | Body::Task(_)
-        | Body::Review(_) => None,
+        | Body::Review(_)
+        | Body::Stream(_) => None,
     }
 }
 
