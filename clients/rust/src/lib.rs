@@ -30,7 +30,6 @@ mod client;
 mod clock;
 mod endpoint;
 mod error;
-mod hold;
 mod stream;
 mod work;
 
@@ -38,11 +37,10 @@ pub use cardea_proto::v1;
 
 pub use self::{
     admin::{CHANGE_TIMEOUT, Candidate},
-    cache::{Answer, CachedClient, Holding},
+    cache::{Answer, CachedClient},
     client::{Client, Records},
     endpoint::{Endpoint, Tls},
     error::Error,
-    hold::{HoldReceiver, HoldSender, HoldStream},
     stream::{DecisionReceiver, DecisionSender, DecisionStream, STREAM_MESSAGES_MAX},
 };
 
