@@ -133,7 +133,7 @@ fn a_step_up_is_a_401_with_challenge_and_requirements() {
         body["requirements"],
         serde_json::json!([
             {"name": "mfa", "kind": "authentication", "acr_values": ["loa3"], "max_age_s": 300},
-            {"name": "manager", "kind": "approval"}
+            {"name": "manager", "kind": "approval", "review_id": "4f6c"}
         ])
     );
 }
