@@ -710,11 +710,14 @@ permit(principal, action, resource) when { context.session.known };
 forbid(principal, action == Action::"list", resource) when { context.risk.score > 50 };
 "#;
 
+/// Agent, root of the chain, session and action of one hold.
+type Held = (u8, Option<u8>, u8, u8);
+
 /// One enforcement point: what it holds and what it believes.
 struct Point {
     opened: Opened<Said>,
     heard: u64,
-    holds: BTreeMap<u64, (u8, Option<u8>, u8, u8)>,
+    holds: BTreeMap<u64, Held>,
     believes: BTreeMap<u64, Decision>,
 }
 
@@ -750,7 +753,7 @@ proptest! {
             node.settle();
             let (judged, version) = (node.judged_at_all(), node.pipeline.state().version());
             // Which holds a change can reach, found by looking at all of them.
-            let reached = |reaches: &dyn Fn(&(u8, Option<u8>, u8, u8)) -> bool| point.holds.values().filter(|hold| reaches(hold)).count();
+            let reached = |reaches: &dyn Fn(&Held) -> bool| point.holds.values().filter(|hold| reaches(hold)).count();
             let mut expected = None;
             match step {
                 Step::Add { hold, agent, root, session, action } => {
