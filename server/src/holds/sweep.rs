@@ -55,7 +55,9 @@ impl<S> Engine<S> {
         sweep.judged += u64::try_from(judged).unwrap_or(u64::MAX);
         if sweep.next >= self.book.places() {
             let took = Duration::from_nanos(self.pipeline.now().mono_ns.saturating_sub(sweep.began_ns));
-            self.pipeline.metrics().holds.sweep_seconds.set(took.as_secs_f64());
+            let metrics = &self.pipeline.metrics().holds;
+            metrics.sweep_seconds.set(took.as_secs_f64());
+            metrics.sweeps.increment(1);
             return;
         }
         if !sweep.is_of_state {
