@@ -12,7 +12,8 @@ use std::{
 
 use cardea_proto::v1::{
     Attempt, Basis, DecideBatchRequest, DecideBatchResponse, DecideRequest, DecideResponse,
-    DecideStreamRequest, DecideStreamResponse, Decision, Evidence, FactAge, Lease, Value, Verdict,
+    DecideStreamRequest, DecideStreamResponse, Decision, Evidence, FactAge, HoldRequest, HoldResponse, Lease,
+    Value, Verdict,
     decision_service_server::{DecisionService, DecisionServiceServer},
     value::Kind,
 };
@@ -197,6 +198,15 @@ impl DecisionService for Noop {
             Ok(DecideStreamResponse { verdicts })
         });
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    type HoldStream = Pin<Box<dyn Stream<Item = Result<HoldResponse, Status>> + Send>>;
+
+    async fn hold(
+        &self,
+        _request: Request<Streaming<HoldRequest>>,
+    ) -> Result<Response<Self::HoldStream>, Status> {
+        Err(Status::unimplemented("nothing is held by a service that does nothing"))
     }
 }
 

@@ -220,16 +220,13 @@ fn swaps(cli: &Cli, node: &Node, bundle: &Path) {
             let mut took = Vec::new();
             for swap in 1..=cli.swaps {
                 std::thread::sleep(Duration::from_millis(500));
-                let judged = node.metric("cardea_hold_judged_again_total{cause=\"bundle\"}");
+                let sweeps = node.metric("cardea_hold_sweeps_total");
                 write_policy(bundle, swap);
                 let began = Instant::now();
-                while node.metric("cardea_hold_judged_again_total{cause=\"bundle\"}")
-                    < judged + cli.holds as f64
-                {
+                while node.metric("cardea_hold_sweeps_total") <= sweeps {
                     assert!(began.elapsed() < Duration::from_secs(60), "not all holds were judged again");
                     std::thread::sleep(Duration::from_millis(20));
                 }
-                std::thread::sleep(Duration::from_millis(50));
                 took.push(node.metric("cardea_hold_sweep_seconds") * 1e3);
             }
             took

@@ -26,6 +26,7 @@ use super::index::{Aspects, Index};
 use super::judging::Why;
 use super::order::Order;
 use super::streams::Stream;
+use super::sweep::Sweep;
 use super::wheel::Wheel;
 use super::{Cause, CauseKind, Registration, Request, Say, Shared, Waiting};
 use crate::limits;
@@ -57,24 +58,13 @@ pub struct Engine<S> {
     pub(super) snapshot: Option<Arc<Snapshot>>,
     /// Rises with each sweep: a hold that was judged since it began need not be judged in it.
     pub(super) epoch: u64,
-    sweep: Option<Sweep>,
+    pub(super) sweep: Option<Sweep>,
     pub(super) backlog: VecDeque<Backlog>,
     adding: Option<Adding<S>>,
     /// Places of holds whose stream is gone.
     pub(super) dying: VecDeque<u32>,
     found: Vec<u32>,
     rounded: Now,
-}
-
-/// All holds are judged again, from the first place to the last.
-struct Sweep {
-    why: Why,
-    next: u32,
-    judged: u64,
-    /// State changed and not only the bundle: `told` must not rise before the end.
-    is_of_state: bool,
-    began_ns: u64,
-    rest_until_ns: u64,
 }
 
 /// What one change with many dependents left to do.
@@ -266,47 +256,6 @@ impl<S> Engine<S> {
             let is_of_state = self.sweep.as_ref().is_some_and(|sweep| sweep.is_of_state);
             self.begin_sweep(cause, now, is_of_state);
         }
-    }
-
-    fn begin_sweep(&mut self, cause: Cause, now: Now, is_of_state: bool) {
-        self.epoch += 1;
-        self.sweep = Some(Sweep {
-            why: Why::new(cause, now),
-            next: 0,
-            judged: 0,
-            is_of_state,
-            began_ns: now.mono_ns,
-            rest_until_ns: 0,
-        });
-    }
-
-    /// Judges the next part of a sweep. One for a new bundle rests where it is faster than it must be.
-    fn sweep_on(&mut self) {
-        let Some(mut sweep) = self.sweep.take() else { return };
-        let now = self.pipeline.now();
-        if now.mono_ns < sweep.rest_until_ns {
-            self.sweep = Some(sweep);
-            return;
-        }
-        let mut judged = 0;
-        while judged < limits::HOLD_CHUNK && sweep.next < self.book.places() {
-            if self.book.get(sweep.next).is_some_and(|hold| hold.epoch < self.epoch) {
-                self.judge(sweep.next, &sweep.why);
-                judged += 1;
-            }
-            sweep.next += 1;
-        }
-        sweep.judged += u64::try_from(judged).unwrap_or(u64::MAX);
-        if sweep.next >= self.book.places() {
-            let took = Duration::from_nanos(self.pipeline.now().mono_ns.saturating_sub(sweep.began_ns));
-            self.pipeline.metrics().holds.sweep_seconds.set(took.as_secs_f64());
-            return;
-        }
-        if !sweep.is_of_state {
-            let due_ns = sweep.judged.saturating_mul(1_000_000_000) / limits::HOLD_SWEEP_PER_SECOND;
-            sweep.rest_until_ns = sweep.began_ns.saturating_add(due_ns);
-        }
-        self.sweep = Some(sweep);
     }
 
     /// Judges holds whose time has come.

@@ -101,11 +101,8 @@ impl Index {
     pub(super) fn dependents(&self, key: &Key, of: Aspects, mut visit: impl FnMut(u32)) {
         match self.keys.get(key) {
             None => {}
-            Some(Dependents::One(hold, aspects)) => {
-                if aspects.meets(of) {
-                    visit(*hold);
-                }
-            }
+            Some(Dependents::One(hold, aspects)) if aspects.meets(of) => visit(*hold),
+            Some(Dependents::One(..)) => {}
             Some(Dependents::Many(holds)) => {
                 holds.iter().filter(|(_, aspects)| aspects.meets(of)).for_each(|(hold, _)| visit(*hold));
             }

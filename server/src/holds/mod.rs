@@ -23,6 +23,7 @@ mod judging;
 mod order;
 mod outbox;
 mod streams;
+mod sweep;
 mod token;
 mod wheel;
 

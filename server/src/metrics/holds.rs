@@ -44,7 +44,9 @@ pub struct HoldMetrics {
     pub timers: Gauge,
     /// Keys that holds depend on.
     pub keys: Gauge,
-    /// How long the last round through all holds took.
+    /// Rounds through all holds that came to their end.
+    pub sweeps: Counter,
+    /// How long the last of them took.
     pub sweep_seconds: Gauge,
     /// Holds that were judged again, by what changed.
     pub judged: BTreeMap<CauseKind, Counter>,
@@ -92,6 +94,7 @@ impl HoldMetrics {
             polled: gauge!("cardea_holds_polled"),
             timers: gauge!("cardea_hold_timers"),
             keys: gauge!("cardea_hold_index_keys"),
+            sweeps: counter!("cardea_hold_sweeps_total"),
             sweep_seconds: gauge!("cardea_hold_sweep_seconds"),
             judged: CauseKind::ALL.into_iter().map(|kind| (kind, judged(kind))).collect(),
             unchanged: counter!("cardea_hold_unchanged_total"),
@@ -139,6 +142,11 @@ impl HoldMetrics {
             "cardea_hold_index_keys",
             Unit::Count,
             "Sessions, principals and the like that holds depend on"
+        );
+        describe_counter!(
+            "cardea_hold_sweeps_total",
+            Unit::Count,
+            "Rounds of judging all holds again that ended"
         );
         describe_gauge!(
             "cardea_hold_sweep_seconds",
