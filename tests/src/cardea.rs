@@ -28,11 +28,20 @@ pub struct Options {
     pub source: Option<String>,
     /// `trust.toml`; without, unsigned bundles serve.
     pub trust: Option<PathBuf>,
+    /// Threads that serve.
+    pub workers: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { config: String::new(), listen: "127.0.0.1:0", edits: Vec::new(), source: None, trust: None }
+        Self {
+            config: String::new(),
+            listen: "127.0.0.1:0",
+            edits: Vec::new(),
+            source: None,
+            trust: None,
+            workers: 1,
+        }
     }
 }
 
@@ -41,6 +50,13 @@ impl Options {
     #[must_use]
     pub fn config(mut self, toml: impl Into<String>) -> Self {
         self.config = toml.into();
+        self
+    }
+
+    /// With several threads that serve.
+    #[must_use]
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = count;
         self
     }
 
@@ -181,7 +197,7 @@ pub fn serve_command(dir: &Path, options: &Options) -> Result<Command> {
     };
     command.args(["--listen", options.listen]).arg("--uds").arg(dir.join("s"));
     command.args(["--http", "127.0.0.1:0"]).arg("--audit-dir").arg(dir.join("audit"));
-    command.args(["--workers", "1", "--format", "json"]);
+    command.args(["--workers", &options.workers.to_string(), "--format", "json"]);
     Ok(command)
 }
 
