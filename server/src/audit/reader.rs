@@ -255,7 +255,13 @@ fn is_change(body: &Body) -> bool {
     match body {
         Body::Decision(decision) => decision.hold.as_ref().is_some_and(|hold| hold.cause.is_some()),
         Body::Shadow(_) => false,
-        Body::Signal(_) | Body::Session(_) | Body::Bundle(_) | Body::Gap(_) => true,
+        Body::Signal(_)
+        | Body::Session(_)
+        | Body::Bundle(_)
+        | Body::Gap(_)
+        | Body::Task(_)
+        | Body::Review(_)
+        | Body::Stream(_) => true,
     }
 }
 

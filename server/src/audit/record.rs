@@ -7,8 +7,8 @@
 
 mod hold;
 mod shadow;
-mod work;
 mod stream;
+mod work;
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,8 @@ use smol_str::SmolStr;
 use super::text;
 pub use hold::{HoldCause, HoldRecord};
 pub use shadow::{ShadowAnswer, ShadowRecord};
-pub use work::{ReviewRecord, TaskRecord};
 pub use stream::StreamRecord;
+pub use work::{ReviewRecord, TaskRecord};
 
 /// Deepest nesting of an evidence value, in levels. Each level is two levels of JSON, and the JSON reader
 /// stops at 128: a line that is written must be readable again.

@@ -126,6 +126,33 @@ fn event(record: &v1::Record) -> Option<Event<'_>> {
             reason: &bundle.reason,
             ..common
         },
+        Entry::Task(task) => Event {
+            kind: "task",
+            change: format!("{} {}", task.task_id, task.change),
+            principal: Some(entity(task.agent.as_ref())),
+            source: &task.asked_by,
+            reason: &task.reason,
+            state_version: Some(task.state_version),
+            ..common
+        },
+        Entry::Review(review) => Event {
+            kind: "review",
+            change: format!("{} {} {}", review.review_id, review.requirement, review.change),
+            principal: Some(entity(review.principal.as_ref())),
+            action: Some(entity(review.action.as_ref())),
+            resource: Some(entity(review.resource.as_ref())),
+            source: &review.asked_by,
+            reason: &review.reason,
+            state_version: Some(review.state_version),
+            ..common
+        },
+        Entry::Stream(stream) => Event {
+            kind: "stream",
+            change: format!("{} {}", stream.stream_id, stream.change),
+            source: &stream.receiver,
+            reason: &stream.reason,
+            ..common
+        },
         Entry::Gap(gap) => Event { kind: "gap", change: format!("{} records lost", gap.lost), ..common },
         // What a candidate would have answered changes nothing.
         Entry::Shadow(_) => return None,

@@ -19,8 +19,8 @@ use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, g
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use decisions::{ActionLabel, ActionLabels, Cell, Decisions, Labels};
-pub use reviews::ReviewMetrics;
 pub use holds::{Forgets, HoldMetrics, Pushed};
+pub use reviews::ReviewMetrics;
 pub use shadow::ShadowMetrics;
 pub use ssf::ReceiverMetrics;
 pub use transmit::{Dropped, TransmitMetrics};

@@ -14,8 +14,8 @@
 
 mod feed;
 mod gather;
-mod heard;
 mod grants;
+mod heard;
 mod keeping;
 mod reviews;
 mod rows;

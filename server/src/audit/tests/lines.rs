@@ -10,8 +10,7 @@ use super::*;
 use crate::audit::record::{
     Basis, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HoldCause, HoldRecord,
     HopVerdict, LINE_BYTES_MAX, Reason, Replay, ReplayFact, ReviewRecord, ShadowAnswer, ShadowRecord,
-    SignalRecord, TaskRecord,
-    VALUE_DEPTH_MAX, Value,
+    SignalRecord, TaskRecord, VALUE_DEPTH_MAX, Value,
 };
 
 fn text() -> impl Strategy<Value = SmolStr> + Clone {
