@@ -8,6 +8,7 @@ pub mod bundle_admin;
 pub mod bundles;
 pub mod cli;
 pub mod clock;
+pub mod concluding;
 pub mod config;
 pub mod doors;
 pub mod holds;

@@ -487,6 +487,12 @@ pub const SSF_STREAMS_MAX: usize = 64;
 /// looks at everything anew.
 pub const FEED_QUEUE: usize = 65_536;
 
+/// Principals whose risk is watched as it fades, to tell others: those above low at one time in a large incident.
+pub const CONCLUDED_RISKS_MAX: usize = 100_000;
+
+/// Between two looks at them: half-lives are minutes and more.
+pub const CONCLUDED_RISKS_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Rows of sessions that are looked at in one step when what is over is dropped: some milliseconds of work.
 pub const STATE_SWEEP_ROWS: usize = 10_000;
 

@@ -12,6 +12,7 @@ use envoy_types::pb::envoy::service::auth::v3::authorization_server::Authorizati
 use crate::audit::{Audit, AuditConfig, AuditStreams, FLUSH_INTERVAL_DEFAULT, WhenFull};
 use crate::bundles::{Bundles, Keeper};
 use crate::clock::Clock;
+use crate::concluding::Concluding;
 use crate::config::Config;
 use crate::doors::ext_authz::{ExtAuthzConfig, ExtAuthzDoor};
 use crate::doors::{
@@ -197,6 +198,11 @@ impl Service {
         let transmitting = transmitter.as_ref().map(|transmitter| {
             supervisor.task("ssf-transmit", Arc::clone(transmitter).run(supervisor.clone()))
         });
+        if let Some(transmitter) = &transmitter {
+            pipeline.conclude_to(Concluding::new(Arc::clone(transmitter)));
+            let watching = Arc::clone(&pipeline).watch_fading(shutdown.clone());
+            supervisor.task("fading-risk", watching);
+        }
         let mut parts = vec![receivers.start(&supervisor)];
         parts.extend(scores.map(|door| -> Box<dyn Part> { Box::new(door) }));
         parts.extend(transmitter.clone().map(|transmitter| -> Box<dyn Part> { Box::new(transmitter) }));

@@ -344,7 +344,9 @@ fn count(count: Option<u64>) -> FactValue {
     FactValue::Long(count.map_or(0, |count| i64::try_from(count).unwrap_or(i64::MAX)))
 }
 
-fn level(risk: Option<&Risk>, limits: &RiskSettings, now: Now) -> &'static str {
+/// What `context.risk.level` says.
+#[must_use]
+pub fn level(risk: Option<&Risk>, limits: &RiskSettings, now: Now) -> &'static str {
     match risk.map_or(0, |risk| risk.score(now)) {
         score if score >= limits.high => "high",
         score if score >= limits.medium => "medium",

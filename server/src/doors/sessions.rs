@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::wire;
 use crate::audit::record::{Body, SessionRecord};
+use crate::concluding::Why;
 use crate::ledger::LedgerFault;
 use crate::pipeline::{Pipeline, entity};
 use crate::state::{OpenFault, SKEW_MAX_MS, SessionChange, State, Target, life_ms};
@@ -120,8 +121,7 @@ impl SessionService for SessionDoor {
         let message = request.into_inner();
         let change = change(&message, life_ms(self.snapshot()?.settings()), now)?;
         self.can_keep()?;
-        let (session, version) =
-            self.0.state().change(&message.id, &change, now).map_err(|fault| refuse(&fault))?;
+        let (session, version) = self.0.change(&message.id, &change, now).map_err(|fault| refuse(&fault))?;
         self.record(&session, "updated", version, "", now);
         self.durable().await?;
         let session = Some(self.message(&session, now));
@@ -185,8 +185,7 @@ impl SessionService for SessionDoor {
                 let known = self.0.state().session(&id).ok().flatten();
                 let closed = self
                     .0
-                    .state()
-                    .end(&Target::Session(id.clone()), &reason, life_ms, now)
+                    .end(&Target::Session(id.clone()), &Why::operator(reason.clone()), life_ms, now)
                     .map_err(|_| table_full())?;
                 let record = SessionRecord {
                     session_id: id,
@@ -205,7 +204,8 @@ impl SessionService for SessionDoor {
                 let state = Arc::clone(self.0.state());
                 let of = principal.clone();
                 let target = Target::Principal(principal.clone(), now.wall_ms);
-                let closed = self.0.state().end(&target, &reason, life_ms, now).map_err(|_| table_full())?;
+                let why = Why::operator(reason.clone());
+                let closed = self.0.end(&target, &why, life_ms, now).map_err(|_| table_full())?;
                 // Only for the count that is told: what is over is over.
                 let sessions =
                     tokio::task::spawn_blocking(move || state.page(Some(&principal), "", usize::MAX))

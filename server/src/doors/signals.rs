@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::{sessions, wire};
 use crate::audit::record::{Body, SignalRecord};
+use crate::concluding::Why;
 use crate::ledger::LedgerFault;
 use crate::limits;
 use crate::pipeline::{Pipeline, entity};
@@ -43,7 +44,10 @@ impl SignalDoor {
         let opens = matches!(read.signal.change, Change::Standing(_, Standing::Enabled));
         let applied = match self.0.state().fault() {
             Some(why) if opens => Err(OpenFault::Disk(LedgerFault::NotWritten(why))),
-            _ => self.0.state().apply(&read.signal, life_ms, now),
+            _ => {
+                let why = Why::signal(message.source.as_str().into(), None, read.reason.clone());
+                self.0.apply(&read.signal, &why, life_ms, now)
+            }
         };
         let metrics = &self.0.metrics().signals;
         let (outcome, version) = match applied {

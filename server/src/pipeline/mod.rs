@@ -9,7 +9,7 @@ mod entry;
 mod hold;
 mod outcomes;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use cardea_core::ask::AskDigest;
@@ -29,6 +29,7 @@ use uuid::Uuid;
 use crate::audit::record::{Body, HoldRecord, SessionRecord};
 use crate::audit::{Audit, Place};
 use crate::clock::Clock;
+use crate::concluding::Concluding;
 use crate::config::WhenStale;
 use crate::holds::Bell;
 use crate::metrics::{ActionLabels, Cell, Labels, Metrics};
@@ -87,6 +88,8 @@ pub struct Pipeline {
     when_stale: WhenStale,
     shadow: Shadow,
     reviews: Desk,
+    /// Who listens to this node's signals, if anybody does.
+    concluding: OnceLock<Concluding>,
     /// Rings for the holds when another snapshot comes into force.
     bell: Arc<Bell>,
 }
@@ -148,6 +151,7 @@ impl Pipeline {
             when_stale,
             shadow,
             reviews,
+            concluding: OnceLock::new(),
             bell: Arc::default(),
         }
     }
@@ -417,6 +421,17 @@ impl Pipeline {
     #[must_use]
     pub fn audit(&self) -> &Arc<Audit> {
         &self.audit
+    }
+
+    /// Tells this transmitter of signals what comes of changes, from now on.
+    pub fn conclude_to(&self, concluding: Concluding) {
+        // Set once, at the start.
+        let _kept = self.concluding.set(concluding);
+    }
+
+    /// Who listens to this node's signals, if anybody does.
+    pub(crate) fn concluding(&self) -> Option<&Concluding> {
+        self.concluding.get()
     }
 
     /// The candidate beside the bundle in force.

@@ -1,7 +1,9 @@
 //! Signals: changes of fact from outside.
 
+use std::sync::Arc;
+
 use cardea_core::posture::Posture;
-use cardea_core::risk::RiskSignal;
+use cardea_core::risk::{Risk, RiskSignal};
 use cardea_core::session::{self, Session};
 use cardea_core::subject::{Standing, Subject};
 use cardea_core::time::Now;
@@ -102,6 +104,12 @@ impl State {
         };
         let version = if changed { self.advance(key, what) } else { self.version() };
         Ok((Outcome::of(changed), version))
+    }
+
+    /// The risk of a principal, if a signal was ever seen.
+    #[must_use]
+    pub fn risk(&self, of: &Uid) -> Option<Arc<Risk>> {
+        self.subjects.get(of)?.risk
     }
 
     /// Changes what is known of a subject, in memory and on disk.

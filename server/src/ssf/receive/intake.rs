@@ -23,6 +23,7 @@ use super::seen::{Seen, TokenName};
 use super::stream::Stream;
 use super::{apply, subjects::Whom};
 use crate::audit::record::{Body, SignalRecord};
+use crate::concluding::Why;
 use crate::ledger::LedgerFault;
 use crate::metrics::ReceiverMetrics;
 use crate::pipeline::{Pipeline, Seen as Shown, entity};
@@ -208,7 +209,8 @@ impl Intake {
             from.stream.hear(&event.what, &set.subject)?;
             from.show_status();
         }
-        let (outcome, version) = self.apply(prepared, now)?;
+        let why = Why::signal(Shown::text(&set.issuer), set.txn.clone(), prepared.reason.clone());
+        let (outcome, version) = self.apply(prepared, &why, now)?;
         let until_ms = set
             .iat_ms
             .saturating_add(max_age_ms(&from.options))
@@ -234,11 +236,12 @@ impl Intake {
         Ok(true)
     }
 
-    fn apply(&self, prepared: &Prepared, now: Now) -> Result<(&'static str, u64), NotTaken> {
+    fn apply(&self, prepared: &Prepared, why: &Why, now: Now) -> Result<(&'static str, u64), NotTaken> {
         let state = self.pipeline.state();
         let mut result = (prepared.outcome, state.version());
         let Some(snapshot) = self.pipeline.policy().snapshot() else { return Ok(result) };
         let life_ms = life_ms(snapshot.settings());
+        state.hear(&why.cause.as_ref().map_or("", |cause| cause.from.as_str()), snapshot.settings(), now);
         // While nothing can be kept, doors are closed all the same, and none is opened.
         if let Some(why) = state.fault()
             && prepared
@@ -249,8 +252,10 @@ impl Intake {
             return Err(NotTaken::Later(format!("the state cannot be written to disk: {why}")));
         }
         for signal in &prepared.signals {
-            let (outcome, version) =
-                state.apply(signal, life_ms, now).map_err(|full| NotTaken::Later(full.to_string()))?;
+            let (outcome, version) = self
+                .pipeline
+                .apply(signal, why, life_ms, now)
+                .map_err(|full| NotTaken::Later(full.to_string()))?;
             result.1 = result.1.max(version);
             match outcome {
                 Outcome::Applied => result.0 = "applied",
