@@ -57,7 +57,6 @@ impl Link {
 }
 
 /// How an answer is covered by a stream.
-#[cfg_attr(not(test), expect(dead_code, reason = "the task that keeps the stream comes with the stream"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
     /// Number of the stream.
