@@ -172,7 +172,7 @@ impl Pipeline {
         let sampled = self.shadow.picks();
         let (verdict, basis, attempt) = match (made, &current) {
             (Ok(attempt), Some(snapshot)) => {
-                let (verdict, basis, facts) = self.decide(snapshot, &attempt, now, sampled);
+                let (verdict, basis, facts) = self.decide(snapshot, &attempt, id, now, sampled);
                 if sampled {
                     self.sample(Occasion { id, door, now }, snapshot, &attempt, facts, &verdict);
                 }
@@ -188,12 +188,6 @@ impl Pipeline {
         };
         let elapsed_ns = self.clock.mono_ns().saturating_sub(now.mono_ns);
         self.count(door, current.as_deref(), attempt.as_ref(), &verdict, elapsed_ns);
-        let reviews = match (&current, &attempt) {
-            (Some(snapshot), Some(attempt)) => {
-                self.reviews.ask(snapshot, attempt, &verdict, id, &self.state, now)
-            }
-            _ => Named::new(),
-        };
         let said = answer(&Judgement {
             id,
             snapshot: current.as_deref(),
@@ -202,7 +196,7 @@ impl Pipeline {
             state_version: basis.state_version,
             ages: &basis.ages,
             risk: basis.risk,
-            reviews: &reviews,
+            reviews: &basis.reviews,
         });
         if let Some(place) = place {
             let Basis { state_version, ages, facts, .. } = basis;
@@ -230,6 +224,7 @@ impl Pipeline {
         &self,
         snapshot: &Snapshot,
         attempt: &Attempt,
+        id: Uuid,
         now: Now,
         sampled: bool,
     ) -> (Verdict, Basis, Facts) {
@@ -248,7 +243,8 @@ impl Pipeline {
         }
         let basis = Basis::of(&question, &facts, now);
         let replay = self.replayable.then(|| (facts.clone(), now));
-        (verdict, Basis { facts: replay, ..basis }, facts)
+        let reviews = self.reviews.ask(snapshot, attempt, &verdict, id, &self.state, now);
+        (verdict, Basis { facts: replay, reviews, ..basis }, facts)
     }
 
     /// Hands a decided attempt to the shadow: shared pieces only, and no wait.
@@ -411,6 +407,8 @@ struct Basis {
     risk: Option<u8>,
     /// Kept for the record only where records are replayable.
     facts: Option<(Facts, Now)>,
+    /// The reviews that a step-up asks for.
+    reviews: Named,
 }
 
 impl Basis {
@@ -425,7 +423,7 @@ impl Basis {
         // What was gathered for a shadow is none of the caller's business.
         let risk = facts.hops.last().filter(|_| needs.reads_any(Group::Risk));
         let risk = risk.and_then(|hop| hop.risk.as_deref()).map(|risk| risk.score(now));
-        Self { state_version: facts.state_version, ages, risk, facts: None }
+        Self { state_version: facts.state_version, ages, risk, ..Self::default() }
     }
 }
 
