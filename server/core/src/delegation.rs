@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(above(&last, now, find, |_| false), Status::Live);
         assert_eq!(above(&last, now, find, |one| one.id == "0"), Status::Revoked);
         // A circle, which no opening makes, is no reason to go on for ever.
-        let mut circle = last.clone();
+        let mut circle = last;
         circle.parent = Some(Parent { id: circle.id.clone(), opened_ms: 0, depth: 1 });
         let itself = Arc::new(circle.clone());
         assert_eq!(above(&circle, now, |_| Some(Arc::clone(&itself)), |_| false), Status::Revoked);

@@ -171,7 +171,7 @@ impl ReviewService for ReviewDoor {
             };
             Ok(Approval {
                 at_ms: now.wall_ms,
-                ends_ms: ends_ms.unwrap_or(now.wall_ms.saturating_add(life_ms)),
+                ends_ms: ends_ms.unwrap_or_else(|| now.wall_ms.saturating_add(life_ms)),
                 session_id,
                 by,
                 reason: asked.reason.as_str().into(),
@@ -193,7 +193,7 @@ impl ReviewService for ReviewDoor {
         let snapshot = self.snapshot()?;
         let until_ms = wire::optional_ms(asked.until.as_ref()).map_err(Status::invalid_argument)?;
         let rejection = Rejection {
-            until_ms: until_ms.unwrap_or(now.wall_ms.saturating_add(REJECTED_MS)),
+            until_ms: until_ms.unwrap_or_else(|| now.wall_ms.saturating_add(REJECTED_MS)),
             at_ms: now.wall_ms,
             by: wire::named("reviewer", asked.reviewer.as_ref())?,
             reason: asked.reason.as_str().into(),

@@ -209,7 +209,7 @@ pub(crate) fn approval(
         on_behalf_of,
         approved_by: wire::named("approved_by", message.approved_by.as_ref())?,
         approved_ms: now.wall_ms,
-        latest_end_ms: latest_end_ms.unwrap_or(now.wall_ms.saturating_add(life::LIFE_MAX_MS)),
+        latest_end_ms: latest_end_ms.unwrap_or_else(|| now.wall_ms.saturating_add(life::LIFE_MAX_MS)),
     })
 }
 

@@ -516,7 +516,7 @@ impl Basis {
         // What was gathered for a shadow is none of the caller's business.
         let risk = facts.hops.last().filter(|_| needs.reads_any(Group::Risk));
         let risk = risk.and_then(|hop| hop.risk.as_deref()).map(|risk| risk.score(now));
-        Self { state_version: facts.state_version, ages, risk, facts: None }
+        Self { state_version: facts.state_version, ages, risk, ..Self::default() }
     }
 }
 

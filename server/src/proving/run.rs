@@ -235,7 +235,7 @@ impl Player<'_> {
             return Err(undone("the request is too large to be reviewed", "make it smaller"));
         }
         let ask = Ask::of(&attempt, &approved.requirement.as_str().into());
-        let session_id = attempt.session_id.clone();
+        let session_id = attempt.session_id;
         let opening = Opening { at_ms: now.wall_ms, decision_id: SmolStr::default(), session_id };
         let opened = self.state.open_review(&ask, opening, now);
         opened.map_err(|fault| undone(fault.to_string(), "split the scenario"))?;

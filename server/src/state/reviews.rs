@@ -4,10 +4,10 @@
 //! not over only a counter rises. Reviews are never evicted: one that was over an hour ago makes room, and a full table, or
 //! one principal with too many, gets no more. Limits: `state.reviews_max`, [`limits::REVIEWS_OF_ONE_MAX`] of one principal.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use ahash::AHashMap;
 use cardea_core::ask::{Ask, AskDigest};
 use cardea_core::review::{Approval, Event, Opening, Rejection, Review, ReviewFault, Status};
 use cardea_core::time::Now;
@@ -83,8 +83,8 @@ pub(super) struct Reviews {
 
 #[derive(Debug, Default)]
 struct Shelf {
-    reviews: AHashMap<AskDigest, Held>,
-    of_principals: AHashMap<Uid, usize>,
+    reviews: BTreeMap<AskDigest, Held>,
+    of_principals: BTreeMap<Uid, usize>,
 }
 
 #[derive(Debug)]
@@ -126,8 +126,10 @@ impl Reviews {
 
 impl Shelf {
     fn insert(&mut self, digest: AskDigest, held: Held) {
-        *self.of_principals.entry(held.review.ask.principal.clone()).or_default() += 1;
-        self.reviews.insert(digest, held);
+        let principal = held.review.ask.principal.clone();
+        if self.reviews.insert(digest, held).is_none() {
+            *self.of_principals.entry(principal).or_default() += 1;
+        }
     }
 
     fn count_of(&self, principal: &Uid) -> usize {
@@ -186,11 +188,7 @@ impl State {
             told_expired: false,
         };
         let (known, row) = (held.known(), held.row());
-        if shelf.reviews.contains_key(&digest) {
-            shelf.reviews.insert(digest, held);
-        } else {
-            shelf.insert(digest, held);
-        }
+        shelf.insert(digest, held);
         // What the round before gave is over.
         self.grants.set(ask.attempt_digest(), digest, None);
         self.keep(Table::Reviews, digest.0.as_bytes().to_vec(), row);

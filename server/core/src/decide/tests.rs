@@ -10,7 +10,7 @@ use cardea_policy_store::snapshot::Snapshot;
 
 use super::*;
 use crate::attempt::{Parts, Token};
-use crate::facts::{Behavior, HopFacts, SessionFacts};
+use crate::facts::{Behavior, HopFacts, SessionFacts, TaskFacts};
 use crate::risk::{Risk, RiskKind, RiskSignal};
 use crate::session::Session;
 use crate::task::Task;
