@@ -1,14 +1,14 @@
 //! An enforcement point's end of a Hold stream, and a connection that a test can break.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use cardea_proto::v1;
 use cardea_proto::v1::hold_request::Part as Asked;
 use cardea_proto::v1::hold_response::Part as Said;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
@@ -124,7 +124,7 @@ impl Point {
             match self.message().await? {
                 Said::Verdicts(verdicts) => return Ok(verdicts.verdicts),
                 Said::Heartbeat(_) => {}
-                other => bail!("{other:?} is no answer"),
+                other @ (Said::Opened(_) | Said::Forget(_)) => bail!("{other:?} is no answer"),
             }
         }
     }
@@ -170,7 +170,8 @@ pub fn decision(answer: &v1::HoldVerdict) -> v1::Decision {
 pub struct Wire {
     /// Where to connect to.
     pub at: SocketAddr,
-    cut: Arc<watch::Sender<bool>>,
+    /// Ends with everything in it when it is dropped.
+    carrying: JoinSet<()>,
 }
 
 impl Wire {
@@ -181,24 +182,23 @@ impl Wire {
     pub async fn to(address: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let at = listener.local_addr()?;
-        let (cut, is_cut) = watch::channel(false);
-        tokio::spawn(async move {
+        let mut carrying = JoinSet::new();
+        carrying.spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((mut near, _)) = listener.accept().await {
-                let mut is_cut = is_cut.clone();
-                tokio::spawn(async move {
-                    let Ok(mut far) = TcpStream::connect(address).await else { return };
-                    tokio::select! {
-                        _ended = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _cut = is_cut.wait_for(|cut| *cut) => {}
+                connections.spawn(async move {
+                    if let Ok(mut far) = TcpStream::connect(address).await {
+                        // However it ends: both sides see that it did.
+                        let _ended = tokio::io::copy_bidirectional(&mut near, &mut far).await;
                     }
                 });
             }
         });
-        Ok(Self { at, cut: Arc::new(cut) })
+        Ok(Self { at, carrying })
     }
 
     /// Breaks every connection, without a word to either side.
-    pub fn cut(&self) {
-        self.cut.send_replace(true);
+    pub fn cut(mut self) {
+        self.carrying.abort_all();
     }
 }

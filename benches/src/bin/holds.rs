@@ -88,9 +88,12 @@ fn main() {
     let reading = std::thread::spawn(move || {
         runtime.block_on(async move {
             let mut set = tokio::task::JoinSet::new();
-            for mut point in points {
+            for point in points {
                 set.spawn(async move {
-                    while point.told.message().await.is_ok_and(|message| message.is_some()) {}
+                    // The whole of it: a sending side that is dropped means that the caller is done.
+                    let Point { asked, mut told } = point;
+                    while told.message().await.is_ok_and(|message| message.is_some()) {}
+                    drop(asked);
                 });
             }
             set.join_all().await;
@@ -103,7 +106,7 @@ fn main() {
 
 struct Point {
     /// Kept open: closing it ends the stream.
-    _asked: mpsc::Sender<v1::HoldRequest>,
+    asked: mpsc::Sender<v1::HoldRequest>,
     told: Streaming<v1::HoldResponse>,
 }
 
@@ -144,7 +147,7 @@ async fn register(cli: &Cli, node: &Node) -> (Vec<Point>, Duration) {
                 }
             }
         }
-        points.push(Point { _asked: asked, told });
+        points.push(Point { asked, told });
     }
     (points, began.elapsed())
 }
@@ -221,6 +224,7 @@ fn swaps(cli: &Cli, node: &Node, bundle: &Path) {
             for swap in 1..=cli.swaps {
                 std::thread::sleep(Duration::from_millis(500));
                 let sweeps = node.metric("cardea_hold_sweeps_total");
+                assert!((node.metric("cardea_holds") - cli.holds as f64).abs() < 0.5, "holds were lost");
                 write_policy(bundle, swap);
                 let began = Instant::now();
                 while node.metric("cardea_hold_sweeps_total") <= sweeps {
