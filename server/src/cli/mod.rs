@@ -7,6 +7,8 @@ mod eval;
 mod hold;
 mod review;
 mod serve;
+mod session;
+mod signal;
 mod task;
 mod watch;
 mod words;
@@ -47,6 +49,12 @@ enum Command {
     /// Work with bundles of policy.
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
+    /// See and end sessions on a running node.
+    #[command(subcommand)]
+    Session(session::SessionCommand),
+    /// Tell a running node that a fact changed: risk, a revocation, a disabled principal.
+    #[command(subcommand)]
+    Signal(signal::SignalCommand),
     /// Approve pieces of work on a running node, and take them back.
     #[command(subcommand)]
     Task(task::TaskCommand),
@@ -165,6 +173,8 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Bundle(command) => bundle::run(&command),
+        Command::Session(command) => session::run(&command),
+        Command::Signal(command) => signal::run(&command),
         Command::Task(command) => task::run(&command),
         Command::Review(command) => review::run(&command),
         Command::Hold(command) => hold::run(&command),
