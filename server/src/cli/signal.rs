@@ -243,14 +243,18 @@ async fn report(told: &Told, subject: Option<&Named>, change: Change) -> Result<
     let outcome = answer.outcomes.first().and_then(|outcome| v1::SignalOutcome::try_from(*outcome).ok());
     let (ok, outcome, sentence) = match outcome {
         Some(v1::SignalOutcome::Applied) => (true, "applied", "in force and durable"),
-        Some(v1::SignalOutcome::Superseded) => (false, "superseded", "nothing changed: newer knowledge stays"),
+        Some(v1::SignalOutcome::Superseded) => {
+            (false, "superseded", "nothing changed: newer knowledge stays")
+        }
         Some(v1::SignalOutcome::UnknownSubject) => {
             (false, "unknown_subject", "nothing changed: the node does not know the session")
         }
         Some(v1::SignalOutcome::Refused) => {
             (false, "refused", "nothing changed: the node has no place to remember it; send it again later")
         }
-        Some(v1::SignalOutcome::Unspecified) | None => (false, "unknown", "the node did not say what became of it"),
+        Some(v1::SignalOutcome::Unspecified) | None => {
+            (false, "unknown", "the node did not say what became of it")
+        }
     };
     match told.format {
         Format::Json => node::print_json(&Outcome { ok, outcome, state_version }),

@@ -232,11 +232,9 @@ async fn end(args: &EndArgs) -> Result<bool, Failure> {
         }
     };
     match args.format {
-        Format::Json => node::print_json(&Ended {
-            ok: true,
-            ended: answer.ended,
-            state_version: answer.state_version,
-        }),
+        Format::Json => {
+            node::print_json(&Ended { ok: true, ended: answer.ended, state_version: answer.state_version })
+        }
         Format::Human => println!(
             "{} ended that the node knew; none counts from state version {} on",
             answer.ended, answer.state_version
