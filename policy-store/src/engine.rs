@@ -542,10 +542,13 @@ pub(crate) fn times(policy: &cedar_policy::Policy, risk: &RiskSettings) -> Optio
     time::times(Condition::of(policy, ContextLayout::Gathered).expression.as_deref()?, risk)
 }
 
+/// A condition as it is shared, and what it reads of time.
+type Shared = (Arc<Expr>, Option<Arc<Times>>);
+
 /// Tables for [`Condition::intern`].
 #[derive(Default)]
 pub(crate) struct Interned {
-    expressions: ahash::AHashMap<Arc<Expr>, (Arc<Expr>, Option<Arc<Times>>)>,
+    expressions: ahash::AHashMap<Arc<Expr>, Shared>,
     times: ahash::AHashMap<Arc<Times>, Arc<Times>>,
 }
 

@@ -203,9 +203,9 @@ impl<'f> Ahead<'f> {
     /// Whether one of these facts will have another value sooner or later.
     fn moves(&self, opaque: Needs, of_hop: &mut OfHop<'_>) -> bool {
         opaque.reads_whole(Group::Now)
-            || opaque.facts().any(|fact| match fact {
-                Fact::RiskScore => of_hop.score(self.now) > 0,
-                fact => self.counted(fact, of_hop.risk).is_some(),
+            || opaque.facts().any(|fact| {
+                let falls = fact == Fact::RiskScore && of_hop.score(self.now) > 0;
+                falls || self.counted(fact, of_hop.risk).is_some()
             })
     }
 

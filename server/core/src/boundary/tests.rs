@@ -280,7 +280,7 @@ fn each_for_itself(conditions: &Conditions) -> String {
     atoms.extend(sources.into_iter().filter(|_| named.contains("silent")));
     let of_day = atoms
         .iter()
-        .filter_map(|atom| Some(format!("{} < duration(\"12h\")", &atom[..atom.find("toTime()")? + 8])));
+        .filter_map(|atom| Some(format!("{}toTime() < duration(\"12h\")", atom.split_once("toTime()")?.0)));
     atoms.extend(of_day.collect::<Vec<_>>());
     atoms.iter().map(|atom| format!("permit(principal, action, resource) when {{ {atom} }};\n")).collect()
 }
