@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::transport::Channel;
 use tonic::{Request, Streaming};
 
+use crate::hold::{self, HoldStream};
 use crate::stream::{self, DecisionStream};
 use crate::v1::admin_service_client::AdminServiceClient;
 use crate::v1::audit_service_client::AuditServiceClient;
@@ -16,10 +17,10 @@ use crate::v1::signal_service_client::SignalServiceClient;
 use crate::v1::task_service_client::TaskServiceClient;
 use crate::v1::{
     Attempt, DecideBatchRequest, DecideRequest, EndSessionRequest, EndSessionResponse, EntityRef,
-    GetSessionRequest, ListSessionsRequest, ListSessionsResponse, OpenSessionRequest, OpenSessionResponse,
-    Record, RecordFilter, ReportSignalsRequest, ReportSignalsResponse, Session, Signal, StatusRequest,
-    StatusResponse, StreamRecordsRequest, StreamRecordsResponse, UpdateSessionRequest, UpdateSessionResponse,
-    Verdict,
+    GetSessionRequest, HoldOpen, ListSessionsRequest, ListSessionsResponse, OpenSessionRequest,
+    OpenSessionResponse, Record, RecordFilter, ReportSignalsRequest, ReportSignalsResponse, Session, Signal,
+    StatusRequest, StatusResponse, StreamRecordsRequest, StreamRecordsResponse, UpdateSessionRequest,
+    UpdateSessionResponse, Verdict,
 };
 use crate::{Endpoint, Error};
 
@@ -92,6 +93,18 @@ impl Client {
         let (sender, requests) = stream::queue();
         let answers = self.decisions.decide_stream(requests).await?.into_inner();
         Ok(DecisionStream::new(sender, answers))
+    }
+
+    /// Opens or resumes a Hold stream.
+    ///
+    /// # Errors
+    /// The stream cannot be opened.
+    pub async fn hold(&mut self, open: HoldOpen) -> Result<HoldStream, Error> {
+        let (sender, requests) = stream::queue();
+        // The service answers once it has read this; an empty queue has a place.
+        sender.try_send(hold::opening(open)).map_err(|_| Error::Closed)?;
+        let answers = self.decisions.hold(requests).await?.into_inner();
+        Ok(HoldStream::new(sender, answers))
     }
 
     /// Opens a session; the next decision knows it.

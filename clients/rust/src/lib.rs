@@ -30,6 +30,7 @@ mod client;
 mod clock;
 mod endpoint;
 mod error;
+mod hold;
 mod stream;
 mod work;
 
@@ -37,10 +38,11 @@ pub use cardea_proto::v1;
 
 pub use self::{
     admin::{CHANGE_TIMEOUT, Candidate},
-    cache::{Answer, CachedClient},
+    cache::{Answer, CachedClient, Holding},
     client::{Client, Records},
     endpoint::{Endpoint, Tls},
     error::Error,
+    hold::{HoldReceiver, HoldSender, HoldStream},
     stream::{DecisionReceiver, DecisionSender, DecisionStream, STREAM_MESSAGES_MAX},
 };
 

@@ -1,15 +1,23 @@
 //! A client that reuses allows for as long as their leases say, and asks for everything else.
 //!
 //! Owns a [`table::Table`] of allows, keyed by what each rests on. It fails closed: what it does not surely know, it asks; a
-//! call that fails is an [`Error`] as with [`Client`], and no deny, step-up or failure is ever reused. Limits: as many
-//! allows as were asked for at the start; a lease counts from the moment at which the attempt was sent.
+//! call that fails is an [`Error`] as with [`Client`], and no deny, step-up or failure is ever reused. With a [`Holding`] task
+//! beside it, allows live for their held leases, and are dropped when the service takes them back. Limits: as many allows as
+//! were asked for at the start; a lease counts from the moment at which the attempt was sent.
 
+mod holding;
+mod holds;
 mod key;
 mod table;
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
+pub use self::holding::Holding;
+use self::holding::WANTED_MAX;
+use self::holds::Wanted;
 use self::table::{Kept, Link, Table};
 use crate::clock::Clock;
 use crate::v1::{Attempt, Decision, Verdict};
@@ -36,6 +44,7 @@ const MS_NS: u64 = 1_000_000;
 pub struct CachedClient {
     client: Client,
     shared: Arc<Shared>,
+    wanted: Option<mpsc::Sender<Wanted>>,
 }
 
 #[derive(Debug)]
@@ -59,7 +68,38 @@ impl CachedClient {
     #[must_use]
     pub fn new(client: Client, allows_max: usize) -> Self {
         let shared = Shared { table: Table::new(allows_max), link: Link::default(), clock: Clock::new() };
-        Self { client, shared: Arc::new(shared) }
+        Self { client, shared: Arc::new(shared), wanted: None }
+    }
+
+    /// The same with a Hold stream, under this name of the enforcement point. Run the [`Holding`] as a task of its own:
+    /// without it, and while it has no stream, allows live only for the lease that needs none.
+    ///
+    /// ```no_run
+    /// # use cardea_client::{CachedClient, Client};
+    /// # async fn run() -> Result<(), cardea_client::Error> {
+    /// let client = Client::connect("http://127.0.0.1:7411").await?;
+    /// let (cardea, holding) = CachedClient::holding(client, 100_000, "gateway-1");
+    /// tokio::spawn(holding.run());
+    /// # let _ = cardea;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn holding(
+        client: Client,
+        allows_max: usize,
+        enforcement_point: impl Into<String>,
+    ) -> (Self, Holding) {
+        let (wanted, queue) = mpsc::channel(WANTED_MAX);
+        let cached = Self { wanted: Some(wanted), ..Self::new(client.clone(), allows_max) };
+        let shared = Arc::clone(&cached.shared);
+        (cached, Holding::new(client, shared, enforcement_point.into(), queue, allows_max))
+    }
+
+    /// Whether a Hold stream is there: something was heard on it lately, and everything up to then was told.
+    #[must_use]
+    pub fn is_holding(&self) -> bool {
+        let Shared { link, clock, .. } = &*self.shared;
+        link.is_there(clock.now_ns())
     }
 
     /// Answers from memory if an allow holds for this attempt, else asks.
@@ -75,6 +115,8 @@ impl CachedClient {
         let without_context = key::write(&mut key, &attempt);
         let keys = Keys { key: &key, without_context };
         let (generation, sent_ns) = (table.generation(), clock.now_ns());
+        let to_hold =
+            self.wanted.as_ref().filter(|_| self.is_holding()).map(|wanted| (wanted, attempt.clone()));
         let verdict = Arc::new(self.client.clone().decide(attempt).await?);
         let lease = verdict.lease.filter(|_| verdict.decision() == Decision::Allow).unwrap_or_default();
         match lease.lease_ms {
@@ -84,6 +126,12 @@ impl CachedClient {
                 let kept = Kept { verdict: Arc::clone(&verdict), until_ns, held: None };
                 table.store(keys.of(lease.on_context), kept, generation, clock.now_ns());
             }
+        }
+        if let Some((wanted, attempt)) = to_hold.filter(|_| lease.held_lease_ms > 0) {
+            let key = key.into();
+            let on_context = lease.on_context;
+            // One that finds no place is not held, and is asked again sooner.
+            let _ = wanted.try_send(Wanted { attempt, key, without_context, on_context, generation });
         }
         Ok(Answer { verdict, reused: false })
     }

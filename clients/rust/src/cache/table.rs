@@ -25,7 +25,6 @@ pub(super) struct Link {
     until_ns: AtomicU64,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the task that keeps the stream comes with the stream"))]
 impl Link {
     /// A new stream is there; answers that were held under earlier ones are not covered by it. Gives its number.
     pub(super) fn opened(&self, until_ns: u64) -> u64 {
