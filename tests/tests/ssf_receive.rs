@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use cardea_proto::v1::record::Entry;
@@ -231,11 +231,10 @@ async fn keys_that_hang_flood_or_lead_elsewhere_harm_nothing_and_keys_are_rolled
         Publishing::Elsewhere(format!("{}jwks", elsewhere.transmitter.issuer())),
     ] {
         place.transmitter.publish(how.clone());
-        let began = Instant::now();
-        let answer = push(ssf, &rolled).await?;
+        let answer = tokio::time::timeout(Duration::from_secs(13), push(ssf, &rolled)).await;
+        let answer = answer.with_context(|| format!("an answer in time: {how:?}"))??;
         assert_eq!(answer.status, 503, "{how:?}: {answer:?}");
         assert!(answer.header("retry-after").is_ok());
-        ensure!(began.elapsed() < Duration::from_secs(13), "{how:?} took {:?}", began.elapsed());
         assert_eq!(verdict(&mut clients).await?.decision(), Decision::Allow, "{how:?}");
         assert_eq!(push(ssf, &known).await?.status, 202, "what the known keys signed: {how:?}");
         tokio::time::sleep(Duration::from_secs(10)).await;
