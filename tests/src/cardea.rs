@@ -85,6 +85,8 @@ pub struct Cardea {
     pub grpc: SocketAddr,
     /// Address of metrics and health.
     pub http: SocketAddr,
+    /// Address of signals over HTTP, if it takes them.
+    pub ssf: Option<SocketAddr>,
     options: Options,
     dir: TempDir,
 }
@@ -108,8 +110,8 @@ impl Cardea {
         for (file, old, new) in &options.edits {
             bundle::edit(&dir.path().join("bundle"), file, old, new)?;
         }
-        let (process, grpc, http) = launch(dir.path(), &options).await?;
-        Ok(Self { process, grpc, http, options, dir })
+        let (process, grpc, http, ssf) = launch(dir.path(), &options).await?;
+        Ok(Self { process, grpc, http, ssf, options, dir })
     }
 
     /// Starts again on the same bundle, audit directory and socket, after the process has ended.
@@ -117,8 +119,13 @@ impl Cardea {
     /// # Errors
     /// If it does not become ready.
     pub async fn start_again(&mut self) -> Result<()> {
-        (self.process, self.grpc, self.http) = launch(self.dir.path(), &self.options).await?;
+        (self.process, self.grpc, self.http, self.ssf) = launch(self.dir.path(), &self.options).await?;
         Ok(())
+    }
+
+    /// With another configuration from the next start on.
+    pub fn configure(&mut self, toml: impl Into<String>) {
+        self.options.config = toml.into();
     }
 
     /// Clients over TCP.
@@ -194,7 +201,10 @@ pub fn serve_command(dir: &Path, options: &Options) -> Result<Command> {
     Ok(command)
 }
 
-async fn launch(dir: &Path, options: &Options) -> Result<(Process, SocketAddr, SocketAddr)> {
+async fn launch(
+    dir: &Path,
+    options: &Options,
+) -> Result<(Process, SocketAddr, SocketAddr, Option<SocketAddr>)> {
     let mut process = Process::start("cardea", &mut serve_command(dir, options)?)?;
     let ready = process
         .stdout_line(|line| {
@@ -209,5 +219,6 @@ async fn launch(dir: &Path, options: &Options) -> Result<(Process, SocketAddr, S
     let grpc = address(ready.get("grpc").and_then(|list| list.get(0)))
         .with_context(|| format!("the ready line `{ready}`"))?;
     let http = address(ready.get("http")).with_context(|| format!("the ready line `{ready}`"))?;
-    Ok((process, grpc, http))
+    let ssf = ready.get("ssf").and_then(Value::as_str).map(str::parse).transpose()?;
+    Ok((process, grpc, http, ssf))
 }

@@ -113,6 +113,20 @@ impl Clients {
         }
     }
 
+    /// Opens a session, unless it is open: sessions outlive the process.
+    ///
+    /// # Errors
+    /// If the call fails.
+    pub async fn have_session(&mut self, id: &str, principal: &str) -> Result<()> {
+        match self.open_session(id, principal).await {
+            Ok(_) => Ok(()),
+            Err(fault) => match fault.downcast_ref::<Status>() {
+                Some(status) if status.code() == tonic::Code::AlreadyExists => Ok(()),
+                _ => Err(fault),
+            },
+        }
+    }
+
     /// Opens a session of an agent `biller` or the like; gives the state version.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ pub struct Request {
     method: String,
     target: Vec<u8>,
     headers: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
 }
 
 /// An answer.
@@ -39,7 +40,7 @@ impl Request {
     /// A request with this method and target.
     #[must_use]
     pub fn new(method: &str, target: impl Into<Vec<u8>>) -> Self {
-        Self { method: method.to_owned(), target: target.into(), headers: Vec::new() }
+        Self { method: method.to_owned(), target: target.into(), headers: Vec::new(), body: Vec::new() }
     }
 
     /// A GET.
@@ -53,6 +54,13 @@ impl Request {
     pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push((name.to_owned(), value.into()));
         self
+    }
+
+    /// With a body of a type.
+    #[must_use]
+    pub fn body(self, kind: &str, body: impl Into<Vec<u8>>) -> Self {
+        let body = body.into();
+        Self { body, ..self.header("content-type", kind) }
     }
 
     /// With a bearer token.
@@ -89,11 +97,13 @@ impl Request {
 
     async fn exchange(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<Answer> {
         let mut bytes = [self.method.as_bytes(), b" ", &self.target, b" HTTP/1.1\r\n"].concat();
-        bytes.extend_from_slice(b"host: api.test\r\nconnection: close\r\ncontent-length: 0\r\n");
+        bytes.extend_from_slice(b"host: api.test\r\nconnection: close\r\n");
+        bytes.extend_from_slice(format!("content-length: {}\r\n", self.body.len()).as_bytes());
         for (name, value) in &self.headers {
             bytes.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
         }
         bytes.extend_from_slice(b"\r\n");
+        bytes.extend_from_slice(&self.body);
         stream.write_all(&bytes).await?;
         let mut answer = Vec::new();
         let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await;

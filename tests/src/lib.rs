@@ -24,5 +24,6 @@ pub mod scripted;
 pub mod signed;
 pub mod stack;
 pub mod token;
+pub mod transmitter;
 pub mod upstream;
 pub mod wait;

@@ -72,6 +72,16 @@ impl Process {
         .await
     }
 
+    /// The most memory that it ever held, in kB.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn memory_peak_kb(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
     /// Fails if the process has ended.
     ///
     /// # Errors

@@ -38,18 +38,18 @@ async fn judged_by(clients: &mut Clients) -> Result<(Decision, u64)> {
 /// Clients, with the session `s` open.
 async fn clients(cardea: &Cardea) -> Result<Clients> {
     let mut clients = cardea.clients()?;
-    clients.open_session("s", "Agent::biller").await?;
+    clients.have_session("s", "Agent::biller").await?;
     Ok(clients)
 }
 
-/// Every file below, with its content; what is logged is left out.
+/// Every file below, with its content; what is logged or known of callers is left out.
 fn files(dir: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut left = vec![dir.to_owned()];
     while let Some(dir) = left.pop() {
         for entry in fs::read_dir(&dir)? {
             let entry = entry?;
-            if entry.file_type()?.is_dir() && entry.file_name() != "audit" {
+            if entry.file_type()?.is_dir() && entry.file_name() != "audit" && entry.file_name() != "state" {
                 left.push(entry.path());
             } else if entry.file_type()?.is_file() {
                 found.insert(entry.path(), fs::read(entry.path())?);

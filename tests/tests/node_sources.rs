@@ -25,7 +25,7 @@ async fn decide(clients: &mut Clients) -> Result<(Decision, u64)> {
 async fn serving(cardea: &Cardea, revision: u64) -> Result<(Clients, v1::BundleStatus)> {
     let mut clients = cardea.clients()?;
     let bundle = in_force(&mut clients, revision).await?;
-    clients.open_session("s", "Agent::biller").await?;
+    clients.have_session("s", "Agent::biller").await?;
     Ok((clients, bundle))
 }
 

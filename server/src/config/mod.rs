@@ -10,6 +10,7 @@
 mod check;
 mod fault;
 mod read;
+mod section;
 mod ssf;
 mod transmitter;
 

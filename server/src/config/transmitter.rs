@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Fault;
-use super::ssf::Section;
+use super::section::Section;
 use crate::limits;
 use crate::ssf::transmit::{Options, PushHost, Receiver, Scopes, TEMPLATE_DEFAULT, Template, Urls};
 

@@ -107,10 +107,8 @@ impl ScoreDoor {
                 )
             }
             Err(status) => {
-                let code = match status.code() {
-                    Code::InvalidArgument => StatusCode::BAD_REQUEST,
-                    _ => StatusCode::SERVICE_UNAVAILABLE,
-                };
+                let is_callers = status.code() == Code::InvalidArgument;
+                let code = if is_callers { StatusCode::BAD_REQUEST } else { StatusCode::SERVICE_UNAVAILABLE };
                 let mut answer = fault(code, status.message());
                 if code == StatusCode::SERVICE_UNAVAILABLE {
                     answer.headers_mut().insert(RETRY_AFTER, limits::SSF_RETRY_AFTER_S.into());
@@ -137,10 +135,8 @@ fn bearer(header: &[u8]) -> Option<&[u8]> {
 }
 
 fn read(body: &[u8]) -> Result<Vec<v1::Signal>, String> {
-    let reports = match strict::parse(body).map_err(|error| format!("the body is not JSON: {error}"))? {
-        Value::Array(reports) => reports,
-        one => vec![one],
-    };
+    let reports = strict::parse(body).map_err(|error| format!("the body is not JSON: {error}"))?;
+    let reports = if let Value::Array(reports) = reports { reports } else { vec![reports] };
     if reports.len() > limits::BATCH_ATTEMPTS_MAX {
         return Err(format!("send at most {} reports in one request", limits::BATCH_ATTEMPTS_MAX));
     }
@@ -197,6 +193,7 @@ fn fault(status: StatusCode, why: &str) -> Answer {
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "literals of JSON are handed over as they stand")]
     fn one(report: Value) -> Result<v1::Signal, String> {
         read(report.to_string().as_bytes()).map(|mut signals| signals.remove(0))
     }

@@ -53,13 +53,11 @@ impl ReceiverMetrics {
     }
 
     /// Tokens that were taken in with this outcome.
-    #[must_use]
     pub fn taken(&self, outcome: &str) -> &Counter {
         self.taken.get(outcome).unwrap_or(&self.other)
     }
 
     /// Tokens that were refused for this.
-    #[must_use]
     pub fn refused(&self, code: ErrorCode) -> &Counter {
         self.refused.get(&code).unwrap_or(&self.other)
     }

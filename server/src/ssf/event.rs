@@ -341,21 +341,18 @@ impl Event {
     /// When it cannot.
     pub fn check_subject(&self, subject: &Subject) -> Result<(), EventFault> {
         let kind = self.kind();
-        let (fits, wanted) = match kind {
-            EventType::IdentifierChanged | EventType::IdentifierRecycled => {
-                let of = match subject {
-                    Subject::Simple(simple) => Some(simple),
-                    Subject::Complex(complex) => complex.member("user"),
-                };
-                let fits =
-                    of.is_some_and(|of| matches!(of, Simple::Email { .. } | Simple::PhoneNumber { .. }));
-                (fits, "the old address of mail or telephone number")
-            }
-            EventType::Verification | EventType::StreamUpdated => {
-                let fits = matches!(subject, Subject::Simple(Simple::Opaque { .. }));
-                (fits, "a stream by its id, of format `opaque`")
-            }
-            _ => (true, ""),
+        let (fits, wanted) = if matches!(kind, EventType::IdentifierChanged | EventType::IdentifierRecycled) {
+            let of = match subject {
+                Subject::Simple(simple) => Some(simple),
+                Subject::Complex(complex) => complex.member("user"),
+            };
+            let fits = of.is_some_and(|of| matches!(of, Simple::Email { .. } | Simple::PhoneNumber { .. }));
+            (fits, "the old address of mail or telephone number")
+        } else if kind.is_of_stream() {
+            let fits = matches!(subject, Subject::Simple(Simple::Opaque { .. }));
+            (fits, "a stream by its id, of format `opaque`")
+        } else {
+            (true, "")
         };
         if fits {
             return Ok(());

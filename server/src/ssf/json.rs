@@ -22,6 +22,15 @@ pub fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     Ok(value)
 }
 
+/// An object with one member more, or another value of it; anything else stays as it is.
+#[must_use]
+pub fn with(mut value: Value, name: &str, member: Value) -> Value {
+    if let Some(object) = value.as_object_mut() {
+        object.insert(name.to_owned(), member);
+    }
+    value
+}
+
 #[derive(Clone, Copy)]
 struct Strict {
     depth: usize,

@@ -221,7 +221,7 @@ fn read(key: &Map<String, Value>) -> Option<(SmolStr, Key)> {
     };
     let bytes = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).ok();
     let material = match (text("kty")?, text("crv")) {
-        ("RSA", _) => rsa(bytes("n")?, bytes("e")?)?,
+        ("RSA", _) => rsa(&bytes("n")?, bytes("e")?)?,
         ("EC", Some("P-256")) => {
             let (x, y) = (bytes("x")?, bytes("y")?);
             (x.len() == 32 && y.len() == 32).then(|| Material::P256([&[4][..], &x, &y].concat()))?
@@ -233,8 +233,8 @@ fn read(key: &Map<String, Value>) -> Option<(SmolStr, Key)> {
     only.is_none_or(|only| only.family() == key.family()).then(|| (kid.into(), key))
 }
 
-fn rsa(n: Vec<u8>, e: Vec<u8>) -> Option<Material> {
-    let n = n.strip_prefix(&[0]).unwrap_or(&n).to_vec();
+fn rsa(n: &[u8], e: Vec<u8>) -> Option<Material> {
+    let n = n.strip_prefix(&[0]).unwrap_or(n).to_vec();
     let bits = n.len() * 8 - usize::try_from(n.first()?.leading_zeros()).ok()?;
     let e_is_odd = e.last().is_some_and(|last| last % 2 == 1) && e.len() <= 5;
     ((RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits) && e_is_odd).then_some(Material::Rsa { n, e })

@@ -1,4 +1,5 @@
 //! An issuer for tests: keys of each kind, and tokens that are right or wrong in one place.
+#![expect(clippy::needless_pass_by_value, reason = "literals of JSON are handed over as they stand")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -12,7 +12,7 @@ use super::{
 const SECONDS_MAX: f64 = 253_402_300_799.0;
 
 pub(super) fn event(kind: EventType, value: &Value) -> Result<Event, EventFault> {
-    let object = value.as_object().ok_or(EventFault::NotAnObject(kind.name()))?;
+    let object = value.as_object().ok_or_else(|| EventFault::NotAnObject(kind.name()))?;
     let members = Members { event: kind.name(), object };
     let what = what(kind, &members)?;
     let common = match kind.is_of_stream() {
@@ -249,12 +249,7 @@ fn said(what: &What) -> Map<String, Value> {
         ],
         What::SessionEstablished { fp_ua, acr, amr, ext_id } => {
             let texts = [("fp_ua", optional(fp_ua)), ("acr", optional(acr)), ("ext_id", optional(ext_id))];
-            let mut object = present(texts);
-            if !amr.is_empty() {
-                let methods = amr.iter().map(|method| method.as_str().into()).collect();
-                object.insert("amr".to_owned(), Value::Array(methods));
-            }
-            return object;
+            return with_methods(present(texts), amr);
         }
         What::SessionPresented { fp_ua, ext_id } => {
             vec![("fp_ua", optional(fp_ua)), ("ext_id", optional(ext_id))]
@@ -286,6 +281,14 @@ fn said(what: &What) -> Map<String, Value> {
         | What::SessionsRevoked => Vec::new(),
     };
     present(texts)
+}
+
+fn with_methods(mut object: Map<String, Value>, amr: &[SmolStr]) -> Map<String, Value> {
+    if !amr.is_empty() {
+        let methods = amr.iter().map(|method| method.as_str().into()).collect();
+        object.insert("amr".to_owned(), Value::Array(methods));
+    }
+    object
 }
 
 fn present<'w>(texts: impl IntoIterator<Item = (&'static str, Option<&'w str>)>) -> Map<String, Value> {

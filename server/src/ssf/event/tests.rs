@@ -1,4 +1,6 @@
 //! Events: every type as its document defines it, what is refused, and both directions.
+#![expect(clippy::needless_pass_by_value, reason = "literals of JSON are handed over as they stand")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "most events need no member")]
 
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,4 +1,5 @@
 //! Sets of keys: what is left out, and what makes a set useless.
+#![expect(clippy::needless_pass_by_value, reason = "literals of JSON are handed over as they stand")]
 
 use serde_json::json;
 

@@ -14,39 +14,72 @@ use smol_str::SmolStr;
 use super::plan::{Effect, Which};
 use crate::ledger::LedgerFault;
 use crate::limits;
-use crate::state::{Change, State, Target};
+use crate::state::{Change, Signal, State, Target};
 
-/// The changes that effects are. Waits for the disk where sessions must be looked up.
-pub(super) async fn changes(
+/// When something happened: not after now, and what is told in whole seconds at any instant of that second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct When {
+    first_ms: i64,
+    last_ms: i64,
+}
+
+impl When {
+    pub(super) fn of(event_ms: i64, now_ms: i64) -> Self {
+        let is_whole = event_ms.rem_euclid(1000) == 0;
+        let last_ms = if is_whole { event_ms.saturating_add(999) } else { event_ms };
+        Self { first_ms: event_ms.min(now_ms), last_ms: last_ms.min(now_ms) }
+    }
+}
+
+/// The signals that effects are. Waits for the disk where sessions must be looked up.
+///
+/// Order is by the first instant at which it may have happened; what ends sessions or asks for a new login counts up to the
+/// last, because a session that was opened in the same second may be the one that is meant.
+pub(super) async fn signals(
     state: &Arc<State>,
     effects: Vec<Effect>,
+    when: When,
+    reason: &SmolStr,
+) -> Result<Vec<Signal>, LedgerFault> {
+    let mut signals = Vec::new();
+    for effect in effects {
+        let counts_to_the_last =
+            matches!(effect, Effect::End(_) | Effect::Credential(_) | Effect::CredentialOf(_));
+        let event_ms = if counts_to_the_last { when.last_ms } else { when.first_ms };
+        let changes = changes(state, effect, event_ms, reason).await?;
+        signals.extend(changes.into_iter().map(|change| Signal { event_ms, change }));
+    }
+    Ok(signals)
+}
+
+async fn changes(
+    state: &Arc<State>,
+    effect: Effect,
     event_ms: i64,
     reason: &SmolStr,
 ) -> Result<Vec<Change>, LedgerFault> {
     let mut changes = Vec::new();
-    for effect in effects {
-        match effect {
-            Effect::End(which) => {
-                let targets = targets(state, which, event_ms).await?;
-                changes.extend(targets.into_iter().map(|target| Change::Revoked(target, reason.clone())));
-            }
-            Effect::Disable(uid) => changes.push(Change::Standing(uid, Standing::Disabled)),
-            Effect::Enable(uid) => changes.push(Change::Standing(uid, Standing::Enabled)),
-            Effect::Purge(uid) => changes.push(Change::Standing(uid, Standing::Purged)),
-            Effect::Credential(uid) => changes.push(Change::Credential(uid)),
-            Effect::CredentialOf(id) => {
-                changes.push(Change::Session(id, session::Change::CredentialChanged));
-            }
-            Effect::Device(id, complies) => changes.push(Change::Device(id, complies)),
-            Effect::Risk(uid, signal) => changes.push(Change::Risk(uid, signal)),
-            Effect::Assurance(which, level) => {
-                let id = fitting(state, &which)?;
-                changes.extend(id.map(|id| Change::Session(id, session::Change::AssuranceLevel(level))));
-            }
-            Effect::DeviceOf(which, complies) => {
-                let id = fitting(state, &which)?;
-                changes.extend(id.map(|id| Change::Session(id, session::Change::DeviceCompliance(complies))));
-            }
+    match effect {
+        Effect::End(which) => {
+            let targets = targets(state, which, event_ms).await?;
+            changes.extend(targets.into_iter().map(|target| Change::Revoked(target, reason.clone())));
+        }
+        Effect::Disable(uid) => changes.push(Change::Standing(uid, Standing::Disabled)),
+        Effect::Enable(uid) => changes.push(Change::Standing(uid, Standing::Enabled)),
+        Effect::Purge(uid) => changes.push(Change::Standing(uid, Standing::Purged)),
+        Effect::Credential(uid) => changes.push(Change::Credential(uid)),
+        Effect::CredentialOf(id) => {
+            changes.push(Change::Session(id, session::Change::CredentialChanged));
+        }
+        Effect::Device(id, complies) => changes.push(Change::Device(id, complies)),
+        Effect::Risk(uid, signal) => changes.push(Change::Risk(uid, signal)),
+        Effect::Assurance(which, level) => {
+            let id = fitting(state, &which)?;
+            changes.extend(id.map(|id| Change::Session(id, session::Change::AssuranceLevel(level))));
+        }
+        Effect::DeviceOf(which, complies) => {
+            let id = fitting(state, &which)?;
+            changes.extend(id.map(|id| Change::Session(id, session::Change::DeviceCompliance(complies))));
         }
     }
     Ok(changes)
@@ -99,4 +132,21 @@ fn matches(session: &Session, which: &Which) -> bool {
     which.principal.as_ref().is_none_or(|uid| session.principal == *uid)
         && which.device.as_ref().is_none_or(|device| session.device_id.as_ref() == Some(device))
         && which.tenant.as_ref().is_none_or(|tenant| session.tenant.as_ref() == Some(tenant))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_in_whole_seconds_is_any_instant_of_that_second_up_to_now() {
+        for (event_ms, now_ms, first_ms, last_ms) in [
+            (5_000, 9_000, 5_000, 5_999),
+            (5_000, 5_400, 5_000, 5_400),
+            (5_250, 9_000, 5_250, 5_250),
+            (9_000, 5_400, 5_400, 5_400),
+        ] {
+            assert_eq!(When::of(event_ms, now_ms), When { first_ms, last_ms });
+        }
+    }
 }

@@ -78,7 +78,7 @@ impl From<LedgerFault> for NotTaken {
 /// A token that is believed, with what it leads to.
 struct Prepared {
     outcome: &'static str,
-    changes: Vec<Change>,
+    signals: Vec<Signal>,
     whom: Whom,
     kind: SmolStr,
     reason: SmolStr,
@@ -131,7 +131,7 @@ impl Intake {
         let is_new = if self.seen.lock().has(name) {
             false
         } else {
-            let prepared = self.prepare(from, set).await?;
+            let prepared = self.prepare(from, set, now).await?;
             self.apply_once(from, set, name, &prepared, now)?
         };
         if !is_new {
@@ -142,13 +142,13 @@ impl Intake {
         Err(fault.into())
     }
 
-    async fn prepare(&self, from: &Receiving, set: &Set) -> Result<Prepared, NotTaken> {
+    async fn prepare(&self, from: &Receiving, set: &Set, now: Now) -> Result<Prepared, NotTaken> {
         let event = match &set.told {
             Told::Event(event) => event,
             Told::Unknown(uri) => {
                 return Ok(Prepared {
                     outcome: "unknown_event",
-                    changes: Vec::new(),
+                    signals: Vec::new(),
                     whom: Whom::default(),
                     kind: Shown::text(uri),
                     reason: SmolStr::default(),
@@ -160,7 +160,7 @@ impl Intake {
             let nobody = Whom::default();
             return Ok(Prepared {
                 outcome: "recorded",
-                changes: Vec::new(),
+                signals: Vec::new(),
                 whom: nobody,
                 kind,
                 reason: "".into(),
@@ -174,17 +174,19 @@ impl Intake {
         let critical = from.options.critical.iter().chain(&published);
         let manner = Manner { risk: from.options.risk, claims_change: from.options.claims_change };
         let reason = reason(event);
-        let (outcome, changes) = match Plan::of(event, set.event_ms, &whom, critical, &manner) {
-            Plan::Record => ("recorded", Vec::new()),
-            Plan::Unmapped => ("unmapped", Vec::new()),
-            Plan::Critical(_) => ("critical_member", Vec::new()),
-            Plan::Change(effects) => {
-                let state = self.pipeline.state();
-                let changes = apply::changes(state, effects, set.event_ms, &reason).await?;
-                (if changes.is_empty() { "unknown_subject" } else { "superseded" }, changes)
-            }
-        };
-        Ok(Prepared { outcome, changes, whom, kind, reason })
+        let (outcome, signals) =
+            match Plan::of(event, set.event_ms.min(now.wall_ms), &whom, critical, &manner) {
+                Plan::Record => ("recorded", Vec::new()),
+                Plan::Unmapped => ("unmapped", Vec::new()),
+                Plan::Critical(_) => ("critical_member", Vec::new()),
+                Plan::Change(effects) => {
+                    let state = self.pipeline.state();
+                    let when = apply::When::of(set.event_ms, now.wall_ms);
+                    let signals = apply::signals(state, effects, when, &reason).await?;
+                    (if signals.is_empty() { "unknown_subject" } else { "superseded" }, signals)
+                }
+            };
+        Ok(Prepared { outcome, signals, whom, kind, reason })
     }
 
     /// Applies a token unless another that is the same came first; says whether it was new.
@@ -206,7 +208,7 @@ impl Intake {
             from.stream.hear(&event.what, &set.subject)?;
             from.show_status();
         }
-        let (outcome, version) = self.apply(set, prepared, now)?;
+        let (outcome, version) = self.apply(prepared, now)?;
         let until_ms = set
             .iat_ms
             .saturating_add(max_age_ms(&from.options))
@@ -232,21 +234,23 @@ impl Intake {
         Ok(true)
     }
 
-    fn apply(&self, set: &Set, prepared: &Prepared, now: Now) -> Result<(&'static str, u64), NotTaken> {
+    fn apply(&self, prepared: &Prepared, now: Now) -> Result<(&'static str, u64), NotTaken> {
         let state = self.pipeline.state();
         let mut result = (prepared.outcome, state.version());
         let Some(snapshot) = self.pipeline.policy().snapshot() else { return Ok(result) };
         let life_ms = life_ms(snapshot.settings());
         // While nothing can be kept, doors are closed all the same, and none is opened.
         if let Some(why) = state.fault()
-            && prepared.changes.iter().any(|change| matches!(change, Change::Standing(_, Standing::Enabled)))
+            && prepared
+                .signals
+                .iter()
+                .any(|signal| matches!(signal.change, Change::Standing(_, Standing::Enabled)))
         {
             return Err(NotTaken::Later(format!("the state cannot be written to disk: {why}")));
         }
-        for change in &prepared.changes {
-            let signal = Signal { event_ms: set.event_ms.min(now.wall_ms), change: change.clone() };
+        for signal in &prepared.signals {
             let (outcome, version) =
-                state.apply(&signal, life_ms, now).map_err(|full| NotTaken::Later(full.to_string()))?;
+                state.apply(signal, life_ms, now).map_err(|full| NotTaken::Later(full.to_string()))?;
             result.1 = result.1.max(version);
             match outcome {
                 Outcome::Applied => result.0 = "applied",

@@ -19,6 +19,7 @@ use smol_str::SmolStr;
 
 use super::super::address::Address;
 use super::super::event::StreamStatus;
+use super::super::json::with;
 use super::client::{Answer, ClientFault};
 use super::intake::Receiving;
 use super::metadata::Metadata;
@@ -96,8 +97,7 @@ impl Manager {
         self.check(&found)?;
         let id = self.text(&found, "stream_id")?;
         if self.differs(&found, wanted) {
-            let mut change = self.body(wanted)?;
-            change["stream_id"] = json!(id);
+            let change = with(self.body(wanted)?, "stream_id", json!(id));
             found = self
                 .changed(Method::PATCH, at.url(), &change, &[StatusCode::OK, StatusCode::ACCEPTED])
                 .await?;
@@ -168,7 +168,9 @@ impl Manager {
         let all = match all {
             Value::Array(all) if all.len() <= limits::SSF_STREAMS_MAX => all,
             Value::Array(_) => return Err(self.fault("it lists too many streams")),
-            one => vec![one],
+            one @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {
+                vec![one]
+            }
         };
         let is_ours = |stream: &Value| match &wanted.endpoint_url {
             Some(url) => stream.pointer("/delivery/endpoint_url").and_then(Value::as_str) == Some(url.text()),
@@ -223,8 +225,8 @@ impl Manager {
                 let mut delivery = json!({"method": PUSH, "endpoint_url": url.text()});
                 if let Some(file) = authorization_file {
                     let text = secret(file)?;
-                    delivery["authorization_header"] =
-                        json!(text.reveal().lines().next().unwrap_or_default().trim());
+                    let text = text.reveal().lines().next().unwrap_or_default().trim();
+                    delivery = with(delivery, "authorization_header", json!(text));
                 }
                 delivery
             }

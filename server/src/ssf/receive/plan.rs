@@ -80,9 +80,7 @@ impl Plan {
         let principal = whom.principal().cloned();
         let opens = |effects: Option<Vec<Effect>>| effects.filter(|_| whom.is_whole());
         let effects = match &event.what {
-            What::SessionRevoked | What::SessionsRevoked => {
-                which.is_narrow().then(|| vec![Effect::End(which)])
-            }
+            What::SessionRevoked | What::SessionsRevoked => which.ended(),
             What::TokenClaimsChange { .. } if manner.claims_change == ClaimsChange::Record => {
                 return Self::Record;
             }
@@ -92,28 +90,20 @@ impl Plan {
             | What::AccountCredentialChangeRequired
             | What::IdentifierChanged { .. } => credential(principal, which.session),
             What::CredentialCompromise { .. } => {
-                let compromise = |uid: &Uid| {
-                    let severity = manner.risk.compromise;
-                    let signal = manner.risk.signal(RiskKind::CredentialCompromise, severity, event_ms);
-                    Effect::Risk(uid.clone(), signal)
-                };
-                let risk = principal.as_ref().map(compromise);
-                credential(principal, which.session).map(|mut effects| {
-                    effects.extend(risk);
-                    effects
-                })
+                let severity = manner.risk.compromise;
+                let signal = manner.risk.signal(RiskKind::CredentialCompromise, severity, event_ms);
+                let risk = principal.clone().map(|uid| Effect::Risk(uid, signal));
+                credential(principal, which.session).map(|effects| effects.into_iter().chain(risk).collect())
             }
             What::AssuranceLevelChange { namespace, current_level, change_direction, .. } => {
-                let level = aal(namespace, current_level);
                 let falls = *change_direction != Some(Direction::Increase);
-                match level {
-                    Some(level) if which.session.is_some() => {
-                        let effects = Some(vec![Effect::Assurance(which, level)]);
-                        if falls { effects } else { opens(effects) }
-                    }
+                let level = aal(namespace, current_level).filter(|_| which.session.is_some());
+                match level.map(|level| vec![Effect::Assurance(which.clone(), level)]) {
+                    Some(effects) if falls => Some(effects),
+                    Some(effects) => opens(Some(effects)),
                     // Levels that cannot be compared, or of nobody's session in particular: whoever lost some logs in again.
-                    _ if falls => credential(principal, which.session),
-                    _ => return Self::Record,
+                    None if falls => credential(principal, which.session),
+                    None => return Self::Record,
                 }
             }
             What::DeviceComplianceChange { current_status, .. } => {
@@ -158,9 +148,9 @@ impl Plan {
 }
 
 impl Which {
-    /// Whether it names anything; without, it would mean every session.
-    fn is_narrow(&self) -> bool {
-        self.session.is_some() || self.principal.is_some() || self.device.is_some() || self.tenant.is_some()
+    /// These sessions are over. What names nothing would mean every session, and means none.
+    fn ended(self) -> Option<Vec<Effect>> {
+        (self != Self::default()).then(|| vec![Effect::End(self)])
     }
 }
 

@@ -14,6 +14,7 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::super::address::Address;
+use super::super::json::with;
 use super::client::ClientFault;
 use super::intake::{Intake, NotTaken, Receiving};
 use super::options::Delivery;
@@ -135,10 +136,10 @@ impl Told {
     fn request(&self) -> Value {
         let mut request = json!({"maxEvents": limits::SSF_POLL_SETS_MAX, "returnImmediately": false});
         if !self.taken.is_empty() {
-            request["ack"] = json!(self.taken);
+            request = with(request, "ack", json!(self.taken));
         }
         if !self.refused.is_empty() {
-            request["setErrs"] = json!(self.refused);
+            request = with(request, "setErrs", json!(self.refused));
         }
         request
     }

@@ -78,18 +78,19 @@ impl Stream {
             let why = "the event speaks of another stream than the one with this receiver";
             return Err(Refusal::new(ErrorCode::InvalidRequest, why));
         }
-        match what {
-            What::StreamUpdated { status, .. } => known.status = Some(*status),
-            What::Verification { state: None } => known.verified += 1,
-            What::Verification { state: Some(state) } => {
-                if known.id.is_some() && known.asked.as_ref() != Some(state) {
-                    let why = "`state` is not the one that was asked for";
-                    return Err(Refusal::new(ErrorCode::InvalidState, why));
-                }
-                known.asked = None;
-                known.verified += 1;
+        if let What::StreamUpdated { status, .. } = what {
+            known.status = Some(*status);
+        }
+        if let What::Verification { state } = what {
+            let is_asked = state.is_none() || known.asked == *state;
+            if known.id.is_some() && !is_asked {
+                let why = "`state` is not the one that was asked for";
+                return Err(Refusal::new(ErrorCode::InvalidState, why));
             }
-            _ => {}
+            if state.is_some() {
+                known.asked = None;
+            }
+            known.verified += 1;
         }
         Ok(())
     }

@@ -83,10 +83,10 @@ impl Whom {
 
     /// The entity that a member names.
     pub(crate) fn entity(&self, member: &str) -> Option<&Uid> {
-        self.meant.iter().find_map(|(name, meant)| match meant {
-            Meant::Entity(uid) if name == member => Some(uid),
-            _ => None,
-        })
+        self.meant
+            .iter()
+            .filter(|(name, _)| name == member)
+            .find_map(|(_, meant)| if let Meant::Entity(uid) = meant { Some(uid) } else { None })
     }
 
     pub(crate) fn session(&self) -> Option<&SmolStr> {

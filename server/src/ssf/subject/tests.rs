@@ -1,4 +1,5 @@
 //! Subjects: every format in both directions, what is refused, and the rule of matching against a model.
+#![expect(clippy::needless_pass_by_value, reason = "literals of JSON are handed over as they stand")]
 
 use proptest::prelude::*;
 

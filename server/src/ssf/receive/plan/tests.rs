@@ -1,4 +1,5 @@
 //! What each event leads to, for each way in which its subject can be understood.
+#![expect(clippy::needless_pass_by_value, reason = "literals of JSON are handed over as they stand")]
 
 use serde_json::{Value, json};
 
@@ -91,7 +92,7 @@ fn an_account_that_is_disabled_or_purged_may_not_act_and_has_no_sessions() {
     let disabled = plan(EventType::AccountDisabled, json!({"reason": "hijacking"}), user());
     assert_eq!(disabled, Plan::Change(vec![Effect::Disable(ada()), end.clone()]));
     let purged = plan(EventType::AccountPurged, json!({}), user());
-    assert_eq!(purged, Plan::Change(vec![Effect::Purge(ada()), end.clone()]));
+    assert_eq!(purged, Plan::Change(vec![Effect::Purge(ada()), end]));
     let mail = json!({"format": "email", "email": "ada@example.org"});
     let Plan::Change(recycled) = plan(EventType::IdentifierRecycled, json!({}), mail) else {
         panic!("a change")

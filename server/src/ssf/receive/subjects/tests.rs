@@ -1,4 +1,5 @@
 //! What subjects mean here: rules, their order, issuers, aliases, and what no rule reads.
+#![expect(clippy::needless_pass_by_value, reason = "literals of JSON are handed over as they stand")]
 
 use cardea_policy_store::load;
 use serde_json::{Value, json};
