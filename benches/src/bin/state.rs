@@ -108,7 +108,14 @@ fn sessions(size: &Sessions) {
 
 fn capacity(size: &Sessions) -> Capacity {
     let large = 10_000_000;
-    Capacity { sessions: size.in_memory, stored_sessions: u64::MAX, subjects: large, revocations: large }
+    Capacity {
+        sessions: size.in_memory,
+        stored_sessions: u64::MAX,
+        subjects: large,
+        revocations: large,
+        tasks: 1,
+        reviews: 1,
+    }
 }
 
 fn now() -> Now {
