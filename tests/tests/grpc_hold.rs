@@ -1,8 +1,8 @@
 //! Allows that are taken back, on a real node over real connections.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use cardea_proto::v1::hold_request::Part as Asked;
@@ -60,7 +60,7 @@ async fn ending_a_session_takes_back_its_allow_and_the_record_says_why() -> Resu
         match point.message().await? {
             Said::Heartbeat(beat) if beat.state_version >= version => break,
             Said::Heartbeat(_) => {}
-            other => panic!("{other:?}"),
+            other @ (Said::Opened(_) | Said::Verdicts(_) | Said::Forget(_)) => panic!("{other:?}"),
         }
     }
     assert!((metric(&cardea, "cardea_hold_push_seconds_count").await? - 1.0).abs() < 0.1);
@@ -174,7 +174,7 @@ async fn a_reader_that_is_too_slow_is_told_to_forget_and_may_begin_anew() -> Res
         match point.message().await? {
             Said::Forget(forget) => break forget,
             Said::Verdicts(_) | Said::Heartbeat(_) => {}
-            other => panic!("{other:?}"),
+            other @ Said::Opened(_) => panic!("{other:?}"),
         }
     };
     assert_eq!(forget.reason(), hold_forget::Reason::SlowReader);
@@ -335,11 +335,10 @@ async fn ten_thousand_signals_come_to_the_newest_answer() -> Result<()> {
     let mut point = Point::open(&mut clients, None).await?;
     point.add(vec![held(1, read("s"))]).await?;
     point.answers(1).await?;
-    let began = Instant::now();
     let signal = |number: u32| -> Result<v1::Signal> {
         let observed = v1::RiskObserved {
             kind: v1::RiskKind::Operator.into(),
-            severity: if number % 2 == 0 { 95 } else { 0 },
+            severity: if number.is_multiple_of(2) { 95 } else { 0 },
             confidence: 100,
             half_life: None,
             reason: String::new(),
@@ -370,7 +369,6 @@ async fn ten_thousand_signals_come_to_the_newest_answer() -> Result<()> {
     }
     let judged = metric(&cardea, "cardea_hold_judged_again_total{cause=\"principal\"}").await?;
     assert!(told < 10_000 && judged < 10_001.0, "{told} told, {judged} judged");
-    assert!(began.elapsed() < Duration::from_secs(25));
     Ok(())
 }
 
@@ -425,9 +423,8 @@ async fn a_node_that_stops_says_so_on_its_streams() -> Result<()> {
     let mut point = Point::open(&mut clients, None).await?;
     point.add(vec![held(1, read("s"))]).await?;
     point.answers(1).await?;
-    let began = Instant::now();
-    assert!(cardea.process.terminate().await?.success());
-    assert!(began.elapsed() < Duration::from_secs(5), "it waited for the stream: {:?}", began.elapsed());
+    let stopped = tokio::time::timeout(Duration::from_secs(5), cardea.process.terminate()).await;
+    assert!(stopped.context("it waited for the stream")??.success());
     let ended = loop {
         match point.message().await {
             Ok(_) => {}
