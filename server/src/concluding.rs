@@ -124,7 +124,12 @@ impl Pipeline {
         let before = match &signal.change {
             Change::Revoked(Target::Session(id), _)
             | Change::Session(id, session::Change::AssuranceLevel(_)) => self.known(id),
-            _ => None,
+            Change::Revoked(..)
+            | Change::Session(..)
+            | Change::Risk(..)
+            | Change::Standing(..)
+            | Change::Credential(_)
+            | Change::Device(..) => None,
         };
         let (outcome, version) = self.state().apply(signal, life_ms, now)?;
         if let Some(concluding) = self.concluding().filter(|_| outcome == Outcome::Applied) {

@@ -537,9 +537,6 @@ pub const HOLD_BATCH_MAX: usize = 256;
 /// less, and nobody acts on their answers meanwhile.
 pub const HOLD_RESUME: Duration = Duration::from_secs(30);
 
-/// How long answers may be acted on without a stream, where the bundle does not say.
-pub const HOLD_LOSS_MAX: Duration = Duration::from_secs(5);
-
 /// Something is heard on each stream at least this often.
 pub const HOLD_HEARTBEAT: Duration = Duration::from_secs(1);
 

@@ -32,7 +32,7 @@ use crate::ssf::http::Part;
 use crate::ssf::receive::Receivers;
 use crate::ssf::transmit::{Around, Transmitter};
 use crate::state::{Capacity, State};
-use crate::supervise::{Deaths, Supervisor};
+use crate::supervise::{Deaths, Ended, Supervisor};
 use crate::workers::Shared;
 
 /// A service that is ready to run: everything is bound, loaded and open.
@@ -181,28 +181,13 @@ impl Service {
                 bundles.poll(text, &config.bundle.remote, pipeline.clock().clone(), shutdown.clone())?;
             supervisor.task("bundle-source", polling);
         }
-        let shadowed = (Arc::clone(&pipeline), shutdown.clone());
-        let _shadowing = supervisor.thread("shadow".to_owned(), move || {
-            let (pipeline, shutdown) = shadowed;
-            pipeline.shadow().run(&pipeline, &shutdown)
-        })?;
-        let desk = (Arc::clone(&pipeline), shutdown.clone());
-        let _reviewing = supervisor.thread("reviews".to_owned(), move || {
-            let (pipeline, shutdown) = desk;
-            pipeline.reviews().run(&pipeline, &shutdown)
-        })?;
+        beside(&pipeline, &shutdown, &supervisor)?;
         if let Some(listener) = http {
             let pages = Arc::new(pages(Arc::clone(&pipeline)));
             supervisor.task("http", crate::http::serve(listener, pages, supervisor.clone()));
         }
-        let transmitting = transmitter.as_ref().map(|transmitter| {
-            supervisor.task("ssf-transmit", Arc::clone(transmitter).run(supervisor.clone()))
-        });
-        if let Some(transmitter) = &transmitter {
-            pipeline.conclude_to(Concluding::new(Arc::clone(transmitter)));
-            let watching = Arc::clone(&pipeline).watch_fading(shutdown.clone());
-            supervisor.task("fading-risk", watching);
-        }
+        let transmitting =
+            transmitter.as_ref().map(|transmitter| transmit(transmitter, &pipeline, &supervisor));
         let mut parts = vec![receivers.start(&supervisor)];
         parts.extend(scores.map(|door| -> Box<dyn Part> { Box::new(door) }));
         parts.extend(transmitter.clone().map(|transmitter| -> Box<dyn Part> { Box::new(transmitter) }));
@@ -237,6 +222,29 @@ impl Service {
         audit.close().context("the last audit records could not be written")?;
         ended.map_err(anyhow::Error::from)
     }
+}
+
+/// Starts what works beside the deciding threads: the shadow, and the opening of reviews.
+fn beside(pipeline: &Arc<Pipeline>, shutdown: &Shutdown, supervisor: &Supervisor) -> anyhow::Result<()> {
+    let shadowed = (Arc::clone(pipeline), shutdown.clone());
+    supervisor.thread("shadow".to_owned(), move || {
+        let (pipeline, shutdown) = shadowed;
+        pipeline.shadow().run(&pipeline, &shutdown)
+    })?;
+    let desk = (Arc::clone(pipeline), shutdown.clone());
+    supervisor.thread("reviews".to_owned(), move || {
+        let (pipeline, shutdown) = desk;
+        pipeline.reviews().run(&pipeline, &shutdown)
+    })?;
+    Ok(())
+}
+
+/// Starts the transmitter, and lets it hear what this node concludes.
+fn transmit(transmitter: &Arc<Transmitter>, pipeline: &Arc<Pipeline>, supervisor: &Supervisor) -> Ended {
+    pipeline.conclude_to(Concluding::new(Arc::clone(transmitter)));
+    let watching = Arc::clone(pipeline).watch_fading(supervisor.shutdown().clone());
+    supervisor.task("fading-risk", watching);
+    supervisor.task("ssf-transmit", Arc::clone(transmitter).run(supervisor.clone()))
 }
 
 /// The door for scores, if somebody may report them.

@@ -4,7 +4,7 @@ use anyhow::Result;
 use cardea_tests::cardea::Options;
 use cardea_tests::envoy::{self, Authz, Envoy};
 use cardea_tests::http::Request;
-use cardea_tests::stack::{Over, SESSION, Stack};
+use cardea_tests::stack::{Over, Stack};
 use cardea_tests::token::Idp;
 use cardea_tests::upstream::Upstream;
 use cardea_tests::wait;

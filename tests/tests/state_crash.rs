@@ -74,8 +74,8 @@ async fn make(clients: &mut Clients, writer: usize, change: Change) -> Result<()
 
 impl Told {
     fn choose(&mut self) -> Change {
-        let live = self.sessions.iter().filter(|(_, ended)| !**ended).map(|(number, _)| *number);
-        match (fastrand::u8(..4), live.last()) {
+        let mut live = self.sessions.iter().filter(|(_, ended)| !**ended).map(|(number, _)| *number);
+        match (fastrand::u8(..4), live.next_back()) {
             (0, _) => Change::Disable(!self.is_disabled),
             (1 | 2, Some(number)) => Change::End(number),
             _ => {

@@ -144,11 +144,11 @@ fn id(number: u64) -> String {
 fn fill(step: &Step) {
     let agent = TypeName::from(&cedar_policy::EntityTypeName::from_str("Agent").unwrap());
     let (ledger, writer) = Ledger::open(&step.dir).unwrap();
-    let state = State::restore(capacity(&step.size), ledger.clone()).unwrap();
+    let state = State::restore(capacity(&step.size), ledger).unwrap();
     let empty = resident();
     let started = Instant::now();
     std::thread::scope(|scope| {
-        let writing = scope.spawn(move || writer.run());
+        scope.spawn(move || writer.run());
         for number in 0..step.size.sessions {
             let mut next = session(number, &agent, now());
             while let Err(fault) = state.open(next.clone(), 0, now()) {
@@ -177,8 +177,6 @@ fn fill(step: &Step) {
         let _ended = std::io::stdout().flush();
         // As kill -9 would: nothing is closed.
         std::process::abort();
-        #[expect(unreachable_code, reason = "the thread's handle has to be used")]
-        drop(writing);
     });
 }
 

@@ -65,7 +65,7 @@ pub(super) async fn serve(
     };
     let opened = holds.open(opening).await.map_err(|stopping| unavailable(&stopping))?;
     let opened = opened.map_err(|full| Status::resource_exhausted(full.to_string()))?;
-    let first = Said::Opened(opened_message(&opened));
+    let first = Said::Opened(opened_message(&opened, loss_max_ms(holds)));
     let mut heartbeat = tokio::time::interval(limits::HOLD_HEARTBEAT / 2);
     heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let conversation = Conversation {
@@ -275,14 +275,19 @@ fn at_most(count: usize) -> Result<(), Status> {
     Ok(())
 }
 
-fn opened_message(opened: &Opened<v1::Verdict>) -> v1::HoldOpened {
+/// What the bundle in force says; without one nothing is acted on.
+fn loss_max_ms(holds: &WireHolds) -> u32 {
+    holds.pipeline().policy().snapshot().map_or(0, |snapshot| snapshot.settings().lease.stream_loss_max_ms)
+}
+
+fn opened_message(opened: &Opened<v1::Verdict>, loss_max_ms: u32) -> v1::HoldOpened {
     let ms = |span: std::time::Duration| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
     v1::HoldOpened {
         resume_token: opened.token.to_string(),
         resumed: opened.resumed,
         state_version: opened.state_version,
         resume_ms: ms(limits::HOLD_RESUME),
-        loss_max_ms: ms(limits::HOLD_LOSS_MAX),
+        loss_max_ms,
         heartbeat_ms: ms(limits::HOLD_HEARTBEAT),
         sequence: opened.sequence,
     }

@@ -90,6 +90,8 @@ impl Node {
             sessions: 100_000,
             stored_sessions: 100_000,
             subjects: 100_000,
+            tasks: 100,
+            reviews: 100,
             revocations: 100_000,
         }));
         let policy = Arc::new(PolicyStore::default());

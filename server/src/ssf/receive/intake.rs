@@ -241,7 +241,8 @@ impl Intake {
         let mut result = (prepared.outcome, state.version());
         let Some(snapshot) = self.pipeline.policy().snapshot() else { return Ok(result) };
         let life_ms = life_ms(snapshot.settings());
-        state.hear(&why.cause.as_ref().map_or("", |cause| cause.from.as_str()), snapshot.settings(), now);
+        let source = why.cause.as_ref().map_or("", |cause| cause.from.as_str());
+        state.hear(source, snapshot.settings(), now);
         // While nothing can be kept, doors are closed all the same, and none is opened.
         if let Some(why) = state.fault()
             && prepared

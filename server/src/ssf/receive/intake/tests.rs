@@ -123,7 +123,14 @@ fn pipeline_on(
     let audit = Arc::new(Audit::open(&audit, Box::new(|| 0)).unwrap());
     let (ledger, writer) = Ledger::open(&dir.join("state")).unwrap();
     let writing = std::thread::spawn(move || writer.run());
-    let capacity = Capacity { sessions: 100, stored_sessions: 100, subjects: 100, revocations: 100 };
+    let capacity = Capacity {
+        sessions: 100,
+        stored_sessions: 100,
+        subjects: 100,
+        revocations: 100,
+        tasks: 100,
+        reviews: 100,
+    };
     let state = Arc::new(State::restore(capacity, ledger).unwrap());
     let metrics = Arc::new(Metrics::new(pipeline::labels(1)));
     (Arc::new(Pipeline::new(policy, state, audit, metrics, clock.clone(), WhenStale::Serve)), writing)
