@@ -43,6 +43,7 @@ impl Default for Options {
             source: None,
             trust: None,
             workers: 1,
+            file_bytes_max: None,
         }
     }
 }
