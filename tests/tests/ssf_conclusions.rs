@@ -158,6 +158,8 @@ async fn a_level_of_risk_that_falls_after_a_restart_is_told() -> Result<()> {
     cardea.process.kill()?;
     cardea.start_again().await?;
     let mut clients = cardea.clients()?;
+    // That it was taken may be forgotten; then it comes again.
+    listener.fetch().await?;
     listener.hears_nothing().await?;
     clients.report(Some("Agent::biller"), risk(0)).await?;
     let (_, _, says) = listener.hears().await?;
