@@ -194,8 +194,8 @@ async fn bad_input_is_refused_with_what_to_do() -> Result<()> {
         (&["session", "end"], 2, "--principal"),
         (&["session", "end", "s", "--principal", BILLER], 2, "cannot be used with"),
         // What the node refuses.
-        (&["signal", "disable", "Ghost::\"x\""], 1, "Ghost"),
-        (&["session", "open", "x", "--principal", "Ghost::\"x\""], 1, "Ghost"),
+        (&["signal", "disable", "Ghost::\"x\""], 1, "see its entity types"),
+        (&["session", "open", "x", "--principal", "Ghost::\"x\""], 1, "see its entity types"),
         (
             &["session", "open", "x", "--principal", BILLER, "--expires", "2020-01-01T00:00:00Z"],
             1,
