@@ -156,49 +156,6 @@ id = "{{id}}"
     }
 }
 
-/// What a record tells of the story, in a line.
-fn told(record: &v1::Record) -> Option<String> {
-    let decision = |decision: i32| Decision::try_from(decision).map_or("?", |one| one.as_str_name());
-    match record.entry.as_ref()? {
-        Entry::Session(session) => Some(format!("session {} {}", session.session_id, session.change)),
-        Entry::Signal(signal) => Some(format!(
-            "signal {} {} from {} txn {}",
-            signal.kind, signal.outcome, signal.source, signal.txn
-        )),
-        Entry::Decision(one) => {
-            let reasons: Vec<_> = one.reasons.iter().map(|reason| reason.code().as_str_name()).collect();
-            let mut line = format!("{} {} {}", one.door, decision(one.decision), reasons.join(","));
-            if let Some(hold) = &one.hold {
-                line = format!("{line} before {}", decision(hold.before));
-                if let Some(cause) = &hold.cause {
-                    line = format!("{line} because {} {}", cause.kind().as_str_name(), cause.change);
-                }
-            }
-            Some(line)
-        }
-        Entry::Review(review) => Some(format!("review {} {}", review.change, review.reason)),
-        _ => None,
-    }
-}
-
-/// The story as the audit tells it, up to the record of this decision.
-async fn story(clients: &mut Clients, decision_id: &str) -> Result<Vec<String>> {
-    let request = v1::StreamRecordsRequest { from_sequence: 1, filter: None };
-    let mut stream = clients.audit.stream(request).await?.into_inner();
-    let (mut lines, mut last) = (Vec::new(), 0);
-    loop {
-        let batch = wait::within("the records", stream.message()).await??.context("the stream ended")?;
-        for record in batch.records {
-            ensure!(record.sequence > last, "records out of order");
-            last = record.sequence;
-            lines.extend(told(&record));
-            if matches!(&record.entry, Some(Entry::Decision(one)) if one.decision_id == decision_id) {
-                return Ok(lines);
-            }
-        }
-    }
-}
-
 async fn signal_of_third(clients: &mut Clients) -> Result<v1::SignalRecord> {
     audit::find(clients, "the third party to hear", |record| match &record.entry {
         Some(Entry::Signal(signal)) if signal.kind == "caep/session-revoked" => Some(signal.clone()),
@@ -278,7 +235,7 @@ async fn an_agents_run_is_taken_back_and_everybody_hears_of_it() -> Result<()> {
 }
 
 async fn tells_it_in_order(stack: &mut Stack, place: &Place, last: &str, version: u64) -> Result<()> {
-    let told = story(&mut stack.clients, last).await?;
+    let told = audit::story(&mut stack.clients, last).await?;
     let signal = format!("signal caep/session-revoked applied from {} txn cause-1", place.idp.issuer());
     let opened = format!("session {SESSION} opened");
     let expected = [
@@ -297,47 +254,6 @@ async fn tells_it_in_order(stack: &mut Stack, place: &Place, last: &str, version
     .await?;
     assert_eq!((signal.token_id.as_str(), signal.state_version), ("t1", version));
     assert_eq!(signal.reason, "the key was found in a paste");
-    Ok(())
-}
-
-#[tokio::test]
-async fn what_takes_back_is_recorded_before_what_it_took_back() -> Result<()> {
-    const ROUNDS: u64 = 60;
-    let cardea = Cardea::start_with(Options::default().workers(2)).await?;
-    let mut clients = cardea.clients()?;
-    let mut point = Point::open(&mut clients, None).await?;
-    let mut last = String::new();
-    for round in 0..ROUNDS {
-        let id = format!("run-{round}");
-        clients.open_session(&id, "Agent::biller").await?;
-        point.add(vec![held(round, attempt("Agent::biller", "read", "Table::orders", &id)?)]).await?;
-        ensure!(decision(&point.answer().await?) == Decision::Allow);
-        let revoked = v1::SessionRevoked { session_id: id.clone(), reason: String::new() };
-        let all = v1::end_session_request::Target::Principal(entity("Agent::biller")?);
-        match round % 3 {
-            0 => drop(clients.end_session(&id).await?),
-            1 => drop(clients.report(None, v1::signal::Change::SessionRevoked(revoked)).await?),
-            _ => {
-                let request = v1::EndSessionRequest { target: Some(all), reason: String::new() };
-                drop(clients.session.end(request).await?);
-                // What is opened in the same millisecond would be over as well.
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        }
-        let answer = point.answer().await?;
-        ensure!(decision(&answer) == Decision::Deny, "{answer:?}");
-        last = answer.verdict.context("no verdict")?.decision_id;
-        point.drop_holds(vec![round]).await?;
-    }
-    let told = story(&mut clients, &last).await?;
-    // Each round: opened, held, ended in one way or another, taken back.
-    let is_end = |line: &str| line.ends_with(" ended") || line.starts_with("signal session_revoked applied");
-    let rounds = told.as_chunks::<4>();
-    assert_eq!((rounds.0.len(), rounds.1.len()), (usize::try_from(ROUNDS)?, 0), "{told:?}");
-    for [opened, held, ended, taken_back] in rounds.0 {
-        assert!(opened.ends_with(" opened") && held.starts_with("hold DECISION_ALLOW"), "{opened} {held}");
-        assert!(is_end(ended) && taken_back.starts_with("hold DECISION_DENY"), "{ended} {taken_back}");
-    }
     Ok(())
 }
 
@@ -401,7 +317,7 @@ async fn an_approval_opens_the_way_through_envoy_and_its_end_closes_it() -> Resu
     assert_eq!(cause.state_version, version);
     let answer = stack.stopped(write(), 401).await?;
 
-    let mut told = story(&mut stack.clients, answer.header("x-cardea-decision-id")?).await?;
+    let mut told = audit::story(&mut stack.clients, answer.header("x-cardea-decision-id")?).await?;
     // The review is opened beside the decision, after it.
     told.retain(|line| !line.starts_with("review opened"));
     let step_up = "DECISION_STEP_UP REASON_CODE_STEP_UP_REQUIRED";
