@@ -30,6 +30,8 @@ pub struct Options {
     pub trust: Option<PathBuf>,
     /// Threads that serve.
     pub workers: usize,
+    /// Largest file that it can write, in bytes: beyond it, writing fails as on a full disk.
+    pub file_bytes_max: Option<u64>,
 }
 
 impl Default for Options {
@@ -41,6 +43,7 @@ impl Default for Options {
             source: None,
             trust: None,
             workers: 1,
+            file_bytes_max: None,
         }
     }
 }
@@ -183,6 +186,12 @@ impl Cardea {
         tokio::task::spawn_blocking(move || run_cardea(&all, b"")).await?
     }
 
+    /// The directory of what it knows.
+    #[must_use]
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
     /// Its audit directory.
     #[must_use]
     pub fn audit_dir(&self) -> PathBuf {
@@ -221,11 +230,24 @@ pub fn serve_command(dir: &Path, options: &Options) -> Result<Command> {
     Ok(command)
 }
 
+/// The same command with a soft limit on the size of files. The signal that tells of it is ignored, so that writing fails.
+fn with_small_files(command: &Command, bytes: u64) -> Command {
+    let mut limited = Command::new("sh");
+    // The shell counts in blocks of 512 bytes.
+    let script = format!("trap '' XFSZ; ulimit -S -f {}; exec \"$@\"", bytes / 512);
+    limited.arg("-c").arg(script).arg("sh").arg(command.get_program()).args(command.get_args());
+    limited
+}
+
 async fn launch(
     dir: &Path,
     options: &Options,
 ) -> Result<(Process, SocketAddr, SocketAddr, Option<SocketAddr>)> {
-    let mut process = Process::start("cardea", &mut serve_command(dir, options)?)?;
+    let mut command = serve_command(dir, options)?;
+    if let Some(bytes) = options.file_bytes_max {
+        command = with_small_files(&command, bytes);
+    }
+    let mut process = Process::start("cardea", &mut command)?;
     let ready = process
         .stdout_line(|line| {
             let event: Value = serde_json::from_str(line).ok()?;

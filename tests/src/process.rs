@@ -99,6 +99,12 @@ impl Process {
         self.stderr.text()
     }
 
+    /// Its id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL: nothing is flushed, nobody is told.
     ///
     /// # Errors

@@ -434,3 +434,25 @@ async fn a_node_that_stops_says_so_on_its_streams() -> Result<()> {
     assert_eq!(ended.downcast_ref::<tonic::Status>().context("no status")?.code(), Code::Unavailable);
     Ok(())
 }
+
+#[tokio::test]
+async fn what_a_session_does_reaches_holds_that_read_its_behaviour() -> Result<()> {
+    let forbid = "@id(\"too_many_denials\")\nforbid (principal, action == Action::\"read\", resource)\nwhen { context.behavior.denials > 2 };";
+    let options = Options::default()
+        .edit("schema.cedarschema", "risk: Cardea::Risk,", "risk: Cardea::Risk, behavior: Cardea::Behavior,")
+        .edit("policies/access.cedar", "// Who may do what at all.", forbid);
+    let cardea = Cardea::start_with(options).await?;
+    let mut clients = cardea.clients()?;
+    clients.open_session("s", "Agent::biller").await?;
+    let mut point = Point::open(&mut clients, None).await?;
+    point.add(vec![held(1, read("s"))]).await?;
+    assert_eq!(decision(&point.answer().await?), Decision::Allow);
+    for _ in 0..3 {
+        let denied = clients.decide(attempt("Agent::biller", "drop", "Table::orders", "s")?).await?;
+        assert_eq!(denied.decision(), Decision::Deny);
+    }
+    let answer = point.answer().await?;
+    assert_eq!(decision(&answer), Decision::Deny);
+    assert_eq!(answer.cause.context("no cause")?.kind(), hold_cause::Kind::Time);
+    Ok(())
+}

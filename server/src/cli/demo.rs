@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use cardea_client::v1::{
     ApproveReviewRequest, Attempt, Decision, EntityRef, RejectReviewRequest, Review, ReviewScope,
-    ReviewStatus, Session, Signal, SignalOutcome, Verdict,
+    ReviewStatus, Session, Signal, SignalOutcome, StepUpRequirement, Verdict,
 };
 use cardea_client::{Client, entity};
 
@@ -202,11 +202,13 @@ pub fn farewell(out: &mut impl Write, reach: &Reach<'_>) -> std::io::Result<()> 
     writeln!(out, "  tail -f {}/*\n", audit_dir.display())
 }
 
-/// What a run leaves behind, to be taken back.
+/// What a run leaves behind, to be taken back, and where it stands.
 #[derive(Debug, Default)]
 struct Left {
     sessions: Vec<String>,
     reviews: Vec<(Review, EntityRef)>,
+    /// What the attempt before was asked for.
+    asked: Vec<StepUpRequirement>,
 }
 
 /// Learns the service's time, and puts risk that another run may have left back to nothing.
@@ -264,6 +266,7 @@ async fn tell(
                 let verdict = ask(client, &attempt, times).await?;
                 painter.verdict(out, &attempt, times, &verdict)?;
                 outcome.count(verdict.decision(), times);
+                left.asked.clone_from(&verdict.step_up);
                 if let Some(surprise) = surprise(&attempt, &verdict, expected) {
                     painter.surprise(out, &surprise)?;
                     outcome.surprises.push(surprise);
@@ -303,7 +306,7 @@ async fn make(client: &mut Client, change: Change, left: &mut Left) -> anyhow::R
     match change {
         Change::Open(session) => drop(client.open_session(session).await?),
         Change::Update(update) => drop(client.update_session(update).await?),
-        Change::Approve(attempt) => left.reviews.push(approve(client, &attempt).await?),
+        Change::Approve => left.reviews.push(approve(client, &left.asked).await?),
         Change::End(id) => drop(client.end_session(id, "ended in the demo").await?),
         Change::Report(signals) => report(client, signals).await?,
         Change::Pass(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
@@ -311,10 +314,9 @@ async fn make(client: &mut Client, change: Change, left: &mut Left) -> anyhow::R
     Ok(())
 }
 
-/// Approves what an attempt is asked for, as the first of its reviewers, for its session; gives the review and who it was.
-async fn approve(client: &mut Client, attempt: &Attempt) -> anyhow::Result<(Review, EntityRef)> {
-    let verdict = client.decide(attempt.clone()).await?;
-    let asked = verdict.step_up.iter().find(|asked| !asked.review_id.is_empty());
+/// Approves what an attempt was asked for, as the first of its reviewers, for its session; gives the review and who it was.
+async fn approve(client: &mut Client, asked: &[StepUpRequirement]) -> anyhow::Result<(Review, EntityRef)> {
+    let asked = asked.iter().find(|asked| !asked.review_id.is_empty());
     let asked = asked.context("the verdict asks for no approval")?;
     let reviewer: Named = asked.reviewers.first().context("nobody may approve")?.parse()?;
     let review = opened(client, &asked.review_id).await?;

@@ -49,9 +49,7 @@ pub enum Table {
     Tenants,
     /// Approved tasks, by id.
     Tasks,
-    /// Grants, by id.
-    Grants,
-    /// Reviews, by id.
+    /// Reviews with their grants, by id.
     Reviews,
     /// Streams of signals that come in.
     Receivers,
@@ -67,7 +65,7 @@ pub enum Table {
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 14] = [
         Self::Meta,
         Self::Sessions,
         Self::Behaviors,
@@ -76,7 +74,6 @@ impl Table {
         Self::Devices,
         Self::Tenants,
         Self::Tasks,
-        Self::Grants,
         Self::Reviews,
         Self::Receivers,
         Self::Seen,
@@ -97,7 +94,6 @@ impl Table {
             Self::Devices => "devices",
             Self::Tenants => "tenants",
             Self::Tasks => "tasks",
-            Self::Grants => "grants",
             Self::Reviews => "reviews",
             Self::Receivers => "receivers",
             Self::Seen => "seen",

@@ -5,13 +5,13 @@
 
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase as _, WriteTransaction};
+use redb::{Database, ReadableDatabase as _, TableDefinition, WriteTransaction};
 
 use super::Table;
 use super::file::{OpenFault, definition};
 
 /// The format that this version writes.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// Where the number stands; its row has no checksum, because every format must be able to read it.
 const KEY: &[u8] = b"format";
@@ -23,11 +23,17 @@ struct Step {
 }
 
 /// Every step there is, in order.
-const STEPS: [Step; 0] = [];
+const STEPS: [Step; 1] = [Step { from: 1, apply: grants_into_reviews }];
 
 /// Brings the file to [`FORMAT`]; an empty one gets every table.
 pub(super) fn to_current(database: &Database, path: &Path) -> Result<(), OpenFault> {
     upgrade(database, path, FORMAT, &STEPS)
+}
+
+/// Format 2 keeps a grant in the row of its review; the table that was meant for grants never held one.
+fn grants_into_reviews(writing: &WriteTransaction) -> Result<(), redb::Error> {
+    writing.delete_table(TableDefinition::<&[u8], &[u8]>::new("grants"))?;
+    Ok(())
 }
 
 fn upgrade(database: &Database, path: &Path, to: u32, steps: &[Step]) -> Result<(), OpenFault> {
@@ -80,4 +86,61 @@ fn apply(database: &Database, step: &Step) -> Result<(), redb::Error> {
     writing.open_table(definition(Table::Meta))?.insert(KEY, format.as_slice())?;
     writing.commit()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::TableHandle as _;
+
+    use super::*;
+
+    fn names(database: &Database) -> Vec<String> {
+        database.begin_read().unwrap().list_tables().unwrap().map(|table| table.name().to_owned()).collect()
+    }
+
+    /// As format 1 was.
+    fn oldest(path: &Path) -> Database {
+        let database = Database::create(path).unwrap();
+        create(&database, 1).unwrap();
+        let writing = database.begin_write().unwrap();
+        writing.open_table(TableDefinition::<&[u8], &[u8]>::new("grants")).unwrap();
+        writing.commit().unwrap();
+        database
+    }
+
+    #[test]
+    fn the_oldest_format_becomes_todays_and_only_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let database = oldest(&path);
+        assert!(names(&database).contains(&"grants".to_owned()));
+        for _again in 0..2 {
+            to_current(&database, &path).unwrap();
+            assert_eq!(format(&database).unwrap(), Some(FORMAT));
+            assert_eq!(names(&database).len(), Table::ALL.len());
+        }
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_older_format_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let database = oldest(&path);
+        let halfway = |writing: &WriteTransaction| {
+            writing.delete_table(definition(Table::Sessions))?;
+            Err(redb::Error::Corrupted("halfway".to_owned()))
+        };
+        let fault = upgrade(&database, &path, 2, &[Step { from: 1, apply: halfway }]).unwrap_err();
+        assert!(fault.to_string().contains("halfway"), "{fault}");
+        assert_eq!(format(&database).unwrap(), Some(1));
+        assert!(names(&database).contains(&"sessions".to_owned()));
+    }
+
+    #[test]
+    fn a_format_without_a_step_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let database = oldest(&path);
+        assert!(matches!(upgrade(&database, &path, 2, &[]), Err(OpenFault::Corrupt { .. })));
+    }
 }

@@ -47,12 +47,12 @@ impl Writer {
                     told = true;
                 }
                 self.refuse(&Arc::from(why.to_string()));
-                if self.closes_within(limits::LEDGER_RETRY) {
-                    return Err(why);
-                }
-                // The failure may have been the file's, not the disk's: begin anew with what is there.
+                // After a failure redb refuses to read, too; opened anew it reads what was committed.
                 if let Err(why) = self.0.0.file.reopen() {
                     tracing::debug!(%why, "the state cannot be opened again");
+                }
+                if self.closes_within(limits::LEDGER_RETRY) {
+                    return Err(why);
                 }
             }
             if told {

@@ -12,7 +12,7 @@ use cardea_core::facts::Facts;
 use cardea_core::reason::ReasonCode;
 use cardea_core::time::Now;
 use cardea_core::verdict::{Decision, Verdict};
-use cardea_policy_store::fragment::Needs;
+use cardea_policy_store::fragment::{Fact, Group, Needs};
 use cardea_policy_store::snapshot::Snapshot;
 
 use super::{Basis, Door, Given, Judgement, Pipeline, Seen, decision_id, weigh_unnoted};
@@ -89,8 +89,12 @@ impl Pipeline {
         let question = Question::new(snapshot, attempt);
         let weighed = weigh_unnoted(&self.state, &question, Needs::default(), now);
         let (verdict, basis, facts) = self.based(&question, weighed, now);
-        let boundary = next_change(&question, &facts, now);
-        Reconsidered { verdict, basis, facts, needs: question.needs(), boundary }
+        let Boundary { at_ms, polled } = next_change(&question, &facts, now);
+        // What the session's attempts do to its behaviour is told to nobody: it is looked at again and again.
+        let needs = question.needs();
+        let moves = needs.reads_any(Group::Behavior) || needs.reads(Fact::SessionIdle);
+        let boundary = Boundary { at_ms, polled: polled || moves };
+        Reconsidered { verdict, basis, facts, needs, boundary }
     }
 
     /// Gives an answer out to whoever holds the attempt, with its record. Without a place for the record it follows

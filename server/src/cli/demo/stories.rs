@@ -45,8 +45,8 @@ pub(super) enum Change {
     Update(UpdateSessionRequest),
     /// A session is ended.
     End(String),
-    /// The first of the reviewers approves what this attempt is asked for, in its session.
-    Approve(Box<Attempt>),
+    /// The first of the reviewers approves what the attempt before was asked for, in its session.
+    Approve,
     /// Signals arrive.
     Report(Vec<Signal>),
     /// Time passes, in milliseconds.
@@ -141,7 +141,7 @@ impl Run {
                 Step::Ask(call("billing/refunds"), 100, STEP_UP("unusual-endpoint")),
                 Step::Change(
                     "the owners approve the review of billing/refunds, for this session",
-                    Change::Approve(Box::new(call("billing/refunds"))),
+                    Change::Approve,
                 ),
                 ask(call("billing/refunds"), ALLOW("service-endpoints")),
                 ask(call("hr/payroll"), STEP_UP("unusual-endpoint")),
@@ -209,10 +209,7 @@ impl Run {
                 Step::Change("a session opens", Change::Open(session(&id, app()))),
                 ask(open("research/roadmap"), ALLOW("app-documents")),
                 ask(open("hr/reviews"), STEP_UP("unfamiliar-resource")),
-                Step::Change(
-                    "security approves the review of hr/reviews, for this session",
-                    Change::Approve(Box::new(open("hr/reviews"))),
-                ),
+                Step::Change("security approves the review of hr/reviews, for this session", Change::Approve),
                 ask(open("hr/reviews"), ALLOW("app-documents")),
                 Step::Change("a vendor scores the app 50", Change::Report(vec![doubt])),
                 ask(open("hr/reviews"), DENY("unfamiliar-and-risky")),
@@ -252,10 +249,7 @@ impl Run {
                 ),
                 Step::Change("", Change::Open(session(&second, researcher()))),
                 ask(first(), STEP_UP("untested-order")),
-                Step::Change(
-                    "the agent's owners approve the review of this send",
-                    Change::Approve(Box::new(first())),
-                ),
+                Step::Change("the agent's owners approve the review of this send", Change::Approve),
                 ask(first(), ALLOW("agent-tools")),
             ],
         }

@@ -101,6 +101,28 @@ fn what_a_session_did_is_kept_when_it_is_evicted_and_when_the_process_ends() {
     node.stop();
 }
 
+/// A store that the first version wrote.
+#[test]
+fn what_an_earlier_format_held_is_known_after_the_upgrade() {
+    let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
+    let packed = include_bytes!("data/format-1.redb.zst");
+    let bytes = zstd::stream::decode_all(packed.as_slice()).unwrap();
+    std::fs::write(dir.path().join("state.redb"), bytes).unwrap();
+    let node = Node::start(dir.path(), 10);
+    let live = known(&node.state, "live").0;
+    assert_eq!((live.device_id.as_deref(), live.tenant.as_deref()), (Some("laptop"), Some("acme")));
+    assert_eq!((&*live.principal.id().to_owned(), live.labels.contains("a")), ("sync", true));
+    assert!(live.parent.is_none() && live.task_id.is_none() && live.ended.is_none());
+    assert_eq!(known(&node.state, "ended").0.ended.as_ref().unwrap().reason, "done");
+    let now = at(live.opened_ms + 60_000);
+    let ask = |who: &str| code(&judge(&node.state, &snapshot, &attempt(&snapshot, who, "", None), now));
+    assert_eq!([ask("rogue"), ask("gone")], [Some(ReasonCode::PrincipalDisabled); 2]);
+    assert!(node.state.risk(&agent(&snapshot, "sync")).unwrap().score(now) >= 59);
+    assert_eq!((node.state.usage().devices, node.state.usage().tenants), (1, 1));
+    assert!(node.state.version() >= 8);
+    node.stop();
+}
+
 #[test]
 fn versions_rise_across_restarts() {
     let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
