@@ -1,5 +1,6 @@
 //! The whole story: an agent works through Envoy, another party takes its session back, and everybody who must hear of it
 //! does. And a smaller one: an approval that is given and taken back.
+#![expect(clippy::disallowed_methods, reason = "how long it takes to be told is measured from outside")]
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
