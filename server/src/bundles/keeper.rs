@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cardea_core::time::Now;
 use cardea_policy_store::digest::Digest;
 use cardea_policy_store::disk::{Disk, InForce};
 use cardea_policy_store::fault::Fault;
@@ -23,7 +24,7 @@ use smol_str::SmolStr;
 use super::later::Later;
 use super::local::{Found, fingerprint};
 use super::{Bundles, Command, Local, Offer, Refused};
-use crate::bundle_admin::{Asked, Change, Kept, Refusal, Source, SourceHealth, record};
+use crate::bundle_admin::{Asked, Change, Health, Kept, Refusal, Source, SourceHealth, record};
 use crate::config;
 use crate::limits;
 use crate::pipeline::Pipeline;
@@ -345,7 +346,23 @@ impl Keeper {
     fn put_in_force(&mut self, ready: Ready, change: Change, asked: &Asked) -> Result<Kept, Refused> {
         let now = self.pipeline.now();
         let snapshot = Arc::clone(&ready.snapshot);
-        self.retired.extend(self.pipeline.policy().activate(Arc::clone(&snapshot))?);
+        let kept = Kept {
+            in_force: true,
+            activated_ms: Some(now.wall_ms),
+            ..told_of(&ready.manifest, ready.digest, ready.signed_by.clone())
+        };
+        // Told before it serves: whoever sees the revision sees who signed it, and until when it serves.
+        let before = self.tell_in_force(&kept, &snapshot, now);
+        match self.pipeline.policy().activate(Arc::clone(&snapshot)) {
+            Ok(retired) => self.retired.extend(retired),
+            Err(lower) => {
+                self.bundles.note(|health| {
+                    let source = std::mem::take(&mut health.source);
+                    *health = Health { source, ..before };
+                });
+                return Err(lower.into());
+            }
+        }
         self.pipeline.label_actions(&snapshot);
         let metrics = self.pipeline.metrics();
         let settings = snapshot.settings();
@@ -367,13 +384,16 @@ impl Keeper {
         );
         self.content = Some(ready.content);
         self.said_stale = false;
-        let kept = Kept {
-            in_force: true,
-            activated_ms: Some(now.wall_ms),
-            ..told_of(&ready.manifest, ready.digest, ready.signed_by)
-        };
+        self.pipeline.record(record(change, &kept, asked), now);
+        Ok(kept)
+    }
+
+    /// Lets Status tell what comes into force; gives what it told before.
+    fn tell_in_force(&self, kept: &Kept, snapshot: &Snapshot, now: Now) -> Health {
         let floor = self.disk.floor();
+        let mut before = Health::default();
         self.bundles.note(|health| {
+            before = health.clone();
             health.activations += 1;
             health.activated_ms = kept.activated_ms;
             health.expires_ms = kept.expires_ms;
@@ -381,8 +401,7 @@ impl Keeper {
             health.signed_by.clone_from(&kept.signed_by);
             health.floor = floor;
         });
-        self.pipeline.record(record(change, &kept, asked), now);
-        Ok(kept)
+        before
     }
 
     /// Says why something did not come into force.
