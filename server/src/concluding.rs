@@ -59,10 +59,14 @@ pub struct Concluding {
 }
 
 impl Concluding {
-    /// Tells this transmitter.
+    /// Tells this transmitter. The levels at which risk stands now were told before: by the process that this one follows.
     #[must_use]
-    pub fn new(transmitter: Arc<Transmitter>) -> Self {
-        Self { transmitter, levels: Mutex::default() }
+    pub fn new(transmitter: Arc<Transmitter>, pipeline: &Pipeline) -> Self {
+        let now = pipeline.now();
+        let standing = pipeline.state().at_risk().into_iter().map(|uid| (pipeline.level_of(&uid, now), uid));
+        let above_low = standing.filter(|(level, _)| *level != RiskLevel::Low);
+        let levels = above_low.map(|(level, uid)| (uid, level)).take(limits::CONCLUDED_RISKS_MAX).collect();
+        Self { transmitter, levels: Mutex::new(levels) }
     }
 
     fn tell(&self, about: About, what: What, why: &Why, now: Now) {

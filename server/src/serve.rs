@@ -241,7 +241,7 @@ fn beside(pipeline: &Arc<Pipeline>, shutdown: &Shutdown, supervisor: &Supervisor
 
 /// Starts the transmitter, and lets it hear what this node concludes.
 fn transmit(transmitter: &Arc<Transmitter>, pipeline: &Arc<Pipeline>, supervisor: &Supervisor) -> Ended {
-    pipeline.conclude_to(Concluding::new(Arc::clone(transmitter)));
+    pipeline.conclude_to(Concluding::new(Arc::clone(transmitter), pipeline));
     let watching = Arc::clone(pipeline).watch_fading(supervisor.shutdown().clone());
     supervisor.task("fading-risk", watching);
     supervisor.task("ssf-transmit", Arc::clone(transmitter).run(supervisor.clone()))

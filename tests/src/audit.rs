@@ -46,6 +46,52 @@ pub async fn decision(clients: &mut Clients, decision_id: &str) -> Result<v1::De
     .await
 }
 
+/// What the audit tells of sessions, signals, reviews and decisions, a line for each record up to that of this decision.
+///
+/// # Errors
+/// If it is not there in time, or the records are not in order.
+pub async fn story(clients: &mut Clients, decision_id: &str) -> Result<Vec<String>> {
+    let request = v1::StreamRecordsRequest { from_sequence: 1, filter: None };
+    let mut stream = clients.audit.stream(request).await?.into_inner();
+    let (mut lines, mut last) = (Vec::new(), 0);
+    loop {
+        let batch = wait::within("the records", stream.message()).await??.context("the stream ended")?;
+        for record in batch.records {
+            ensure!(record.sequence > last, "records out of order");
+            last = record.sequence;
+            lines.extend(told(&record));
+            if matches!(&record.entry, Some(Entry::Decision(one)) if one.decision_id == decision_id) {
+                return Ok(lines);
+            }
+        }
+    }
+}
+
+/// What a record tells, in a line.
+fn told(record: &v1::Record) -> Option<String> {
+    let decision = |decision: i32| v1::Decision::try_from(decision).map_or("?", |one| one.as_str_name());
+    match record.entry.as_ref()? {
+        Entry::Session(session) => Some(format!("session {} {}", session.session_id, session.change)),
+        Entry::Signal(signal) => Some(format!(
+            "signal {} {} from {} txn {}",
+            signal.kind, signal.outcome, signal.source, signal.txn
+        )),
+        Entry::Decision(one) => {
+            let reasons: Vec<_> = one.reasons.iter().map(|reason| reason.code().as_str_name()).collect();
+            let mut line = format!("{} {} {}", one.door, decision(one.decision), reasons.join(","));
+            if let Some(hold) = &one.hold {
+                line = format!("{line} before {}", decision(hold.before));
+                if let Some(cause) = &hold.cause {
+                    line = format!("{line} because {} {}", cause.kind().as_str_name(), cause.change);
+                }
+            }
+            Some(line)
+        }
+        Entry::Review(review) => Some(format!("review {} {}", review.change, review.reason)),
+        Entry::Bundle(_) | Entry::Gap(_) | Entry::Shadow(_) | Entry::Task(_) | Entry::Stream(_) => None,
+    }
+}
+
 /// The sequence numbers in a directory's segments, in the order of the files.
 ///
 /// # Errors

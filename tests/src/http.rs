@@ -1,6 +1,6 @@
 //! A small HTTP/1.1 client that sends exactly what a test says: it neither normalises nor refuses a target.
 //!
-//! One connection per request. Limits: [`wait::LIMIT`] for an answer, [`ANSWER_BYTES_MAX`] of it.
+//! One connection per request, or one that is kept ([`Kept`]). Limits: [`wait::LIMIT`] for an answer, [`ANSWER_BYTES_MAX`] of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -95,16 +95,20 @@ impl Request {
         wait::within("an HTTP answer over TLS", exchange).await?
     }
 
-    async fn exchange(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<Answer> {
+    fn bytes(&self, connection: &str) -> Vec<u8> {
         let mut bytes = [self.method.as_bytes(), b" ", &self.target, b" HTTP/1.1\r\n"].concat();
-        bytes.extend_from_slice(b"host: api.test\r\nconnection: close\r\n");
+        bytes.extend_from_slice(format!("host: api.test\r\nconnection: {connection}\r\n").as_bytes());
         bytes.extend_from_slice(format!("content-length: {}\r\n", self.body.len()).as_bytes());
         for (name, value) in &self.headers {
             bytes.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
         }
         bytes.extend_from_slice(b"\r\n");
         bytes.extend_from_slice(&self.body);
-        stream.write_all(&bytes).await?;
+        bytes
+    }
+
+    async fn exchange(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<Answer> {
+        stream.write_all(&self.bytes("close")).await?;
         let mut answer = Vec::new();
         let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await;
         // A peer that refuses early may reset the connection after its answer.
@@ -113,6 +117,44 @@ impl Request {
             bail!("the connection was closed without an answer");
         }
         parse(&answer)
+    }
+}
+
+/// A connection that stays open from one request to the next.
+#[derive(Debug)]
+pub struct Kept(TcpStream);
+
+impl Kept {
+    /// Connects.
+    ///
+    /// # Errors
+    /// If nobody listens.
+    pub async fn open(to: SocketAddr) -> Result<Self> {
+        Ok(Self(TcpStream::connect(to).await.with_context(|| format!("connect to {to}"))?))
+    }
+
+    /// Sends a request and reads its answer, to its `content-length`.
+    ///
+    /// # Errors
+    /// If the other side closed the connection, or there is no answer that can be read.
+    pub async fn send(&mut self, request: &Request) -> Result<Answer> {
+        wait::within("an HTTP answer", self.exchange(request)).await?
+    }
+
+    async fn exchange(&mut self, request: &Request) -> Result<Answer> {
+        self.0.write_all(&request.bytes("keep-alive")).await?;
+        let mut bytes = Vec::new();
+        loop {
+            if bytes.windows(4).any(|four| four == b"\r\n\r\n") {
+                let answer = parse(&bytes)?;
+                if answer.body.len() >= answer.header("content-length")?.parse()? {
+                    return Ok(answer);
+                }
+            }
+            if self.0.read_buf(&mut bytes).await? == 0 {
+                bail!("the connection was closed after {} bytes", bytes.len());
+            }
+        }
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) enum SignalCommand {
     /// Let a disabled principal act again.
     ///
     /// Exit code 0: applied; 1: refused, or newer knowledge stays; 2: could not run.
-    Enable(WhomArgs),
+    Enable(SubjectArgs),
     /// Disable a principal for good: nothing enables it again.
     ///
     /// Exit code 0: applied; 1: refused, or already so; 2: could not run.
@@ -37,7 +37,7 @@ pub(super) enum SignalCommand {
     /// A credential of a principal changed: logins from before count as outdated.
     ///
     /// Exit code 0: applied; 1: refused, or newer knowledge stays; 2: could not run.
-    Credential(WhomArgs),
+    Credential(SubjectArgs),
     /// A device meets its owner's rules, or does not.
     ///
     /// Exit code 0: applied; 1: refused, or newer knowledge stays; 2: could not run.
@@ -141,6 +141,18 @@ pub(super) struct WhomArgs {
     /// Why; goes into the record.
     #[arg(long, value_name = "TEXT", default_value = "")]
     reason: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cardea signal enable --node http://127.0.0.1:7411 'Agent::\"sync\"'
+  cardea signal credential --node http://127.0.0.1:7411 'User::\"ann\"' --at 2026-01-01T12:00:00Z")]
+pub(super) struct SubjectArgs {
+    #[command(flatten)]
+    told: Told,
+    /// The principal.
+    subject: Named,
 }
 
 #[derive(Debug, Args)]

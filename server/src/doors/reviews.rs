@@ -42,13 +42,23 @@ impl ReviewDoor {
         current.ok_or_else(|| Status::unavailable("no policy bundle is in force, so reviewers are not known"))
     }
 
-    /// Writes the record and waits until the decision is durable.
-    async fn acknowledge(
+    /// Decides, and waits until the decision is durable.
+    async fn settle(
         &self,
-        settled: Settled,
+        settle: impl FnOnce() -> Result<Settled, NotDecided>,
         peer: SmolStr,
         now: Now,
     ) -> Result<(v1::Review, u64), Status> {
+        let (known, version) = {
+            let _recorded_first = self.0.state().feed().keep_back();
+            self.recorded(settle().map_err(|refusal| refuse(&refusal))?, peer, now)
+        };
+        self.0.state().durable().await.map_err(|fault| sessions::not_durable(&fault))?;
+        Ok((self.message(&known, now), version))
+    }
+
+    /// Writes the record.
+    fn recorded(&self, settled: Settled, peer: SmolStr, now: Now) -> (Known, u64) {
         let Settled { known, version, changed, before } = settled;
         if changed {
             let word = match (known.review.status(now), before) {
@@ -62,8 +72,7 @@ impl ReviewDoor {
             }
             self.0.record(body, now);
         }
-        self.0.state().durable().await.map_err(|fault| sessions::not_durable(&fault))?;
-        Ok((self.message(&known, now), version))
+        (known, version)
     }
 
     fn message(&self, known: &Known, now: Now) -> v1::Review {
@@ -177,9 +186,8 @@ impl ReviewService for ReviewDoor {
                 reason: asked.reason.as_str().into(),
             })
         };
-        let settled = self.0.state().approve_review(&id, asked.round, approval, snapshot.settings(), now);
-        let settled = settled.map_err(|refusal| refuse(&refusal))?;
-        let (review, state_version) = self.acknowledge(settled, peer, now).await?;
+        let settle = || self.0.state().approve_review(&id, asked.round, approval, snapshot.settings(), now);
+        let (review, state_version) = self.settle(settle, peer, now).await?;
         Ok(Response::new(v1::ApproveReviewResponse { review: Some(review), state_version }))
     }
 
@@ -199,9 +207,8 @@ impl ReviewService for ReviewDoor {
             reason: asked.reason.as_str().into(),
         };
         let id = digest(&asked.id)?;
-        let settled = self.0.state().reject_review(&id, asked.round, rejection, snapshot.settings(), now);
-        let settled = settled.map_err(|refusal| refuse(&refusal))?;
-        let (review, state_version) = self.acknowledge(settled, peer, now).await?;
+        let settle = || self.0.state().reject_review(&id, asked.round, rejection, snapshot.settings(), now);
+        let (review, state_version) = self.settle(settle, peer, now).await?;
         Ok(Response::new(v1::RejectReviewResponse { review: Some(review), state_version }))
     }
 }

@@ -12,11 +12,11 @@ use smol_str::SmolStr;
 use tonic::{Request, Response, Status};
 
 use super::wire;
-use crate::audit::record::{Body, SessionRecord};
+use crate::audit::record::{Body, Entity, SessionRecord};
 use crate::concluding::Why;
 use crate::ledger::LedgerFault;
 use crate::pipeline::{Pipeline, entity};
-use crate::state::{OpenFault, SKEW_MAX_MS, SessionChange, State, Target, life_ms};
+use crate::state::{Closed, OpenFault, SKEW_MAX_MS, SessionChange, State, Target, life_ms};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -54,7 +54,28 @@ impl SessionDoor {
         self.0.record(Body::Session(body), now);
     }
 
-    fn message(&self, session: &Session, now: Now) -> v1::Session {
+    /// Ends sessions. The record, of a session or a principal, stands before those of what it takes back.
+    fn end_and_record(
+        &self,
+        target: &Target,
+        (session_id, principal): (SmolStr, Option<Entity>),
+        reason: SmolStr,
+        now: Now,
+    ) -> Result<Closed, Status> {
+        let life_ms = life_ms(self.snapshot()?.settings());
+        let _recorded_first = self.0.state().feed().keep_back();
+        let why = Why::operator(reason.clone());
+        let closed = self.0.end(target, &why, life_ms, now).map_err(|_| table_full())?;
+        let change = SmolStr::new_static("ended");
+        let state_version = closed.version;
+        let record = SessionRecord { session_id, principal, change, state_version, reason };
+        self.0.record(Body::Session(record), now);
+        Ok(closed)
+    }
+
+    /// As decisions see it.
+    fn message(&self, session: &Arc<Session>, now: Now) -> v1::Session {
+        let session = &*self.0.state().informed(session);
         let idle_max_s =
             self.0.policy().snapshot().map_or(0, |snapshot| snapshot.settings().sessions.idle_max_s);
         let known = self.0.state().session(&session.id).ok().flatten();
@@ -105,9 +126,12 @@ impl SessionService for SessionDoor {
         self.can_keep()?;
         let idle_max_s = snapshot.settings().sessions.idle_max_s;
         let session = bound(read(&message, &snapshot, now)?, &message, self.0.state(), idle_max_s, now)?;
-        let (session, version) =
-            self.0.state().open(session, idle_max_s, now).map_err(|fault| refuse(&fault))?;
-        self.record(&session, "opened", version, "", now);
+        let (session, version) = {
+            let _recorded_first = self.0.state().feed().keep_back();
+            let opened = self.0.state().open(session, idle_max_s, now).map_err(|fault| refuse(&fault))?;
+            self.record(&opened.0, "opened", opened.1, "", now);
+            opened
+        };
         self.durable().await?;
         let session = Some(self.message(&session, now));
         Ok(Response::new(v1::OpenSessionResponse { session, state_version: version }))
@@ -121,8 +145,12 @@ impl SessionService for SessionDoor {
         let message = request.into_inner();
         let change = change(&message, life_ms(self.snapshot()?.settings()), now)?;
         self.can_keep()?;
-        let (session, version) = self.0.change(&message.id, &change, now).map_err(|fault| refuse(&fault))?;
-        self.record(&session, "updated", version, "", now);
+        let (session, version) = {
+            let _recorded_first = self.0.state().feed().keep_back();
+            let changed = self.0.change(&message.id, &change, now).map_err(|fault| refuse(&fault))?;
+            self.record(&changed.0, "updated", changed.1, "", now);
+            changed
+        };
         self.durable().await?;
         let session = Some(self.message(&session, now));
         Ok(Response::new(v1::UpdateSessionResponse { session, state_version: version }))
@@ -176,25 +204,14 @@ impl SessionService for SessionDoor {
         use v1::end_session_request::Target as Named;
         let now = self.0.now();
         let snapshot = self.snapshot()?;
-        let life_ms = life_ms(snapshot.settings());
         let message = request.into_inner();
         let reason = crate::pipeline::Seen::text(&message.reason);
         match message.target {
             Some(Named::Id(id)) => {
                 let id = name(&id)?;
                 let known = self.0.state().session(&id).ok().flatten();
-                let closed = self
-                    .0
-                    .end(&Target::Session(id.clone()), &Why::operator(reason.clone()), life_ms, now)
-                    .map_err(|_| table_full())?;
-                let record = SessionRecord {
-                    session_id: id,
-                    principal: known.map(|(session, _)| entity(&session.principal)),
-                    change: SmolStr::new_static("ended"),
-                    state_version: closed.version,
-                    reason,
-                };
-                self.0.record(Body::Session(record), now);
+                let whose = known.map(|(session, _)| entity(&session.principal));
+                let closed = self.end_and_record(&Target::Session(id.clone()), (id, whose), reason, now)?;
                 self.durable().await?;
                 let ended = u64::from(closed.changed);
                 Ok(Response::new(v1::EndSessionResponse { ended, state_version: closed.version }))
@@ -204,8 +221,9 @@ impl SessionService for SessionDoor {
                 let state = Arc::clone(self.0.state());
                 let of = principal.clone();
                 let target = Target::Principal(principal.clone(), now.wall_ms);
-                let why = Why::operator(reason.clone());
-                let closed = self.0.end(&target, &why, life_ms, now).map_err(|_| table_full())?;
+                // One record for all: the principal's name stands for them, known here or not.
+                let closed =
+                    self.end_and_record(&target, (SmolStr::default(), Some(entity(&of))), reason, now)?;
                 // Only for the count that is told: what is over is over.
                 let sessions =
                     tokio::task::spawn_blocking(move || state.page(Some(&principal), "", usize::MAX))
@@ -219,15 +237,6 @@ impl SessionService for SessionDoor {
                         && closed.before_ms.is_none_or(|before| session.opened_ms > before)
                 };
                 let ended = sessions.iter().filter(was_live).count();
-                // One record for all: the principal's name stands for them, known here or not.
-                let record = SessionRecord {
-                    session_id: SmolStr::default(),
-                    principal: Some(entity(&of)),
-                    change: SmolStr::new_static("ended"),
-                    state_version: closed.version,
-                    reason,
-                };
-                self.0.record(Body::Session(record), now);
                 self.durable().await?;
                 let ended = u64::try_from(ended).unwrap_or(u64::MAX);
                 Ok(Response::new(v1::EndSessionResponse { ended, state_version: closed.version }))

@@ -40,6 +40,8 @@ impl SignalDoor {
     }
 
     fn apply(&self, read: Read, message: v1::Signal, life_ms: i64, now: Now) -> (v1::SignalOutcome, u64) {
+        // The record of the signal stands before those of what it takes back.
+        let _recorded_first = self.0.state().feed().keep_back();
         // While nothing can be kept, nothing is opened: whoever is enabled now would be disabled after a restart.
         let opens = matches!(read.signal.change, Change::Standing(_, Standing::Enabled));
         let applied = match self.0.state().fault() {

@@ -58,18 +58,27 @@ impl TaskDoor {
         };
         let change =
             life::Change { at_ms: now.wall_ms, step, by: asked.by.clone(), reason: asked.reason.clone() };
-        let decided = self.0.state().change_task(id, change, now).map_err(|refusal| refuse(&refusal))?;
-        self.acknowledge(word, decided, asked, now).await
+        self.decide(word, || self.0.state().change_task(id, change, now), asked, now).await
     }
 
-    /// Writes the record and waits until the change is durable.
-    async fn acknowledge(
+    /// Changes the task, and waits until the change is durable.
+    async fn decide(
         &self,
         word: &'static str,
-        decided: Decided,
+        decide: impl FnOnce() -> Result<Decided, TaskRefusal>,
         asked: Asked,
         now: Now,
     ) -> Result<(Option<v1::ApprovedTask>, u64), Status> {
+        let (life, version) = {
+            let _recorded_first = self.0.state().feed().keep_back();
+            self.recorded(word, decide().map_err(|refusal| refuse(&refusal))?, asked, now)
+        };
+        self.0.state().durable().await.map_err(|fault| sessions::not_durable(&fault))?;
+        Ok((Some(message(&life, now)), version))
+    }
+
+    /// Writes the record.
+    fn recorded(&self, word: &'static str, decided: Decided, asked: Asked, now: Now) -> (Arc<Life>, u64) {
         let Decided { life, version, changed } = decided;
         if changed {
             let approval = life.approval();
@@ -86,8 +95,7 @@ impl TaskDoor {
             };
             self.0.record(Body::Task(Box::new(record)), now);
         }
-        self.0.state().durable().await.map_err(|fault| sessions::not_durable(&fault))?;
-        Ok((Some(message(&life, now)), version))
+        (life, version)
     }
 }
 
@@ -102,8 +110,8 @@ impl TaskService for TaskDoor {
         let approval = approval(&request.into_inner(), &*self.snapshot()?, now)?;
         sessions::can_keep(self.0.state())?;
         let asked = Asked { by: approval.approved_by.clone(), reason: approval.task.purpose.clone(), peer };
-        let decided = self.0.state().approve_task(approval, now).map_err(|refusal| refuse(&refusal))?;
-        let (task, state_version) = self.acknowledge("approved", decided, asked, now).await?;
+        let decide = || self.0.state().approve_task(approval, now);
+        let (task, state_version) = self.decide("approved", decide, asked, now).await?;
         Ok(Response::new(v1::ApproveTaskResponse { task, state_version }))
     }
 

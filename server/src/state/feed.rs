@@ -5,6 +5,8 @@
 //! Limits: [`limits::FEED_QUEUE`] changes wait for each follower.
 //! Never does: waiting, dropping without a mark.
 
+use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -100,9 +102,64 @@ impl Feed {
         follower
     }
 
+    /// Keeps back what this thread changes until the guard is dropped, so that the record of a change stands before the
+    /// records of what comes of it. The guard stays on its thread and must not live long; one within another does nothing.
+    #[must_use = "changes are told as soon as it is dropped"]
+    pub fn keep_back(&self) -> KeptBack<'_> {
+        let is_outermost = KEPT_BACK.with_borrow_mut(|kept| {
+            let is_outermost = kept.is_none();
+            if is_outermost {
+                *kept = Some((self.name(), Vec::new()));
+            }
+            is_outermost
+        });
+        KeptBack { feed: is_outermost.then_some(self), stays: PhantomData }
+    }
+
     pub(super) fn push(&self, change: &Touched) {
+        let is_kept = KEPT_BACK.with_borrow_mut(|kept| match kept {
+            Some((of, changes)) if *of == self.name() => {
+                changes.push(change.clone());
+                true
+            }
+            Some(_) | None => false,
+        });
+        if !is_kept {
+            self.tell(change);
+        }
+    }
+
+    fn tell(&self, change: &Touched) {
         for follower in self.0.load().iter() {
             follower.push(change);
+        }
+    }
+
+    /// Tells this feed from others while it lives.
+    fn name(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+thread_local! {
+    /// Of which feed this thread keeps changes back, and which: those of one call.
+    static KEPT_BACK: RefCell<Option<(usize, Vec<Touched>)>> = const { RefCell::new(None) };
+}
+
+/// See [`Feed::keep_back`].
+#[derive(Debug)]
+pub struct KeptBack<'f> {
+    /// Unset within another.
+    feed: Option<&'f Feed>,
+    /// What is kept back belongs to one thread.
+    stays: PhantomData<*const ()>,
+}
+
+impl Drop for KeptBack<'_> {
+    fn drop(&mut self) {
+        let Some(feed) = self.feed else { return };
+        for change in KEPT_BACK.take().into_iter().flat_map(|(_, changes)| changes) {
+            feed.tell(&change);
         }
     }
 }
@@ -144,5 +201,26 @@ mod tests {
         assert!(follower.missed());
         assert!(!follower.missed());
         assert_eq!(follower.next(), Some(change(0)));
+    }
+
+    #[test]
+    fn what_is_kept_back_is_told_in_order_when_the_outermost_guard_goes() {
+        let (feed, other) = (Feed::default(), Feed::default());
+        let follower = feed.follow(Box::new(|| {}));
+        let elsewhere = other.follow(Box::new(|| {}));
+        let outer = feed.keep_back();
+        feed.push(&change(1));
+        other.push(&change(7));
+        assert_eq!(elsewhere.next().map(|told| told.version), Some(7), "another feed goes on");
+        let inner = feed.keep_back();
+        feed.push(&change(2));
+        drop(inner);
+        assert_eq!(follower.next(), None);
+        std::thread::scope(|threads| threads.spawn(|| feed.push(&change(3))).join()).unwrap();
+        assert_eq!(follower.next().map(|told| told.version), Some(3), "another thread goes on");
+        drop(outer);
+        feed.push(&change(4));
+        let told: Vec<u64> = std::iter::from_fn(|| follower.next()).map(|told| told.version).collect();
+        assert_eq!(told, [1, 2, 4]);
     }
 }

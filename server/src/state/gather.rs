@@ -116,18 +116,14 @@ impl State {
             _ => None,
         };
         let session = learned.as_ref().map_or(session, |learned| Arc::clone(&learned.session));
-        let changed_ms = own.and_then(|subject| subject.credential_ms);
-        // Whoever opens a session without telling of a login vouches for the credential as it is then.
-        let proven_ms = session.authenticated_ms.unwrap_or(session.opened_ms);
-        let is_stale = changed_ms.is_some_and(|changed| proven_ms < changed);
-        let session = if is_stale && !session.credential_changed {
-            let mut stale = Session::clone(&session);
-            stale.credential_changed = true;
-            Arc::new(stale)
-        } else {
-            session
-        };
-        (SessionFacts::Known(self.with_posture(session), behavior), learned)
+        (SessionFacts::Known(self.with_posture(with_credential(session, own.as_ref())), behavior), learned)
+    }
+
+    /// A session as decisions see it: with what was heard of its principal's credential and of its device.
+    #[must_use]
+    pub fn informed(&self, session: &Arc<Session>) -> Arc<Session> {
+        let own = self.subjects.get(&session.principal);
+        self.with_posture(with_credential(Arc::clone(session), own.as_ref()))
     }
 
     /// What was heard of the session's device counts, if it is newer than what the session says itself.
@@ -206,6 +202,20 @@ impl State {
             },
         }
     }
+}
+
+/// The session, its login outdated if a credential of its principal changed after it.
+fn with_credential(session: Arc<Session>, own: Option<&Subject>) -> Arc<Session> {
+    let changed_ms = own.and_then(|subject| subject.credential_ms);
+    // Whoever opens a session without telling of a login vouches for the credential as it is then.
+    let proven_ms = session.authenticated_ms.unwrap_or(session.opened_ms);
+    let is_stale = changed_ms.is_some_and(|changed| proven_ms < changed);
+    if !is_stale || session.credential_changed {
+        return session;
+    }
+    let mut stale = Session::clone(&session);
+    stale.credential_changed = true;
+    Arc::new(stale)
 }
 
 /// The attempt's token, if sessions may learn from it.

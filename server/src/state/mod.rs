@@ -44,7 +44,7 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use smol_str::SmolStr;
 
-pub use feed::{Feed, Follower, Key, Touched};
+pub use feed::{Feed, Follower, KeptBack, Key, Touched};
 pub use gather::{Learned, SKEW_MAX_MS, life_ms};
 use heard::Heard;
 pub use reviews::{Known, NotDecided, NotOpened, Settled};

@@ -112,6 +112,18 @@ impl State {
         self.subjects.get(of)?.risk
     }
 
+    /// Every principal that a signal of risk was ever seen of. Walks the whole table.
+    #[must_use]
+    pub fn at_risk(&self) -> Vec<Uid> {
+        let mut all = Vec::new();
+        self.subjects.each(|uid, subject| {
+            if subject.risk.is_some() {
+                all.push(uid.clone());
+            }
+        });
+        all
+    }
+
     /// Changes what is known of a subject, in memory and on disk.
     pub(super) fn subject(
         &self,

@@ -114,6 +114,8 @@ pub(super) struct ShowArgs {
 }
 
 #[derive(Debug, Args)]
+#[group(skip)]
+#[command(group = clap::ArgGroup::new("whose").required(true))]
 #[command(after_help = "\
 Examples:
   cardea session end --node http://127.0.0.1:7411 run-7 --reason 'wrong target'
@@ -122,10 +124,10 @@ pub(super) struct EndArgs {
     #[command(flatten)]
     node: NodeArgs,
     /// The session, known to the node or not.
-    #[arg(required_unless_present = "principal", conflicts_with = "principal")]
+    #[arg(group = "whose")]
     id: Option<String>,
     /// Every session that this principal opened up to now.
-    #[arg(long, value_name = "ENTITY")]
+    #[arg(long, value_name = "ENTITY", group = "whose")]
     principal: Option<Named>,
     /// Why; goes into the record.
     #[arg(long, value_name = "TEXT", default_value = "")]

@@ -209,6 +209,8 @@ impl Intake {
             from.stream.hear(&event.what, &set.subject)?;
             from.show_status();
         }
+        // The record of the signal stands before those of what it takes back.
+        let _recorded_first = self.pipeline.state().feed().keep_back();
         let why = Why::signal(Shown::text(&set.issuer), set.txn.clone(), prepared.reason.clone());
         let (outcome, version) = self.apply(prepared, &why, now)?;
         let until_ms = set
