@@ -39,6 +39,8 @@ struct Args {
     rounds: usize,
 }
 
+/// Places for each allow: so many that no set is ever full, and every attempt finds its allow.
+const PLACES: usize = 16;
 /// An hour: longer than any run.
 const LEASE_MS: u32 = 3_600_000;
 
@@ -52,7 +54,7 @@ fn main() {
         let client = runtime.block_on(Client::connect(format!("http://{address}"))).unwrap();
         for &allows in &args.allows {
             let attempts: Vec<Attempt> = (0..allows).map(attempt).collect();
-            let cached = CachedClient::new(client.clone(), 4 * attempts.len());
+            let cached = CachedClient::new(client.clone(), PLACES * attempts.len());
             for attempt in &attempts {
                 let answer = runtime.block_on(cached.decide(attempt.clone())).unwrap();
                 assert!(answer.verdict.is_allowed() && !answer.reused);
@@ -62,7 +64,7 @@ fn main() {
                     measured(&args, threads, &attempts, |attempt| black_box(cached.reuse(attempt)).is_some());
                 let decide_ns = measured(&args, threads, &attempts, |attempt| {
                     // An answer from memory is there at the first poll.
-                    let deciding = std::pin::pin!(cached.decide(attempt.clone()));
+                    let deciding = std::pin::pin!(cached.decide(attempt));
                     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
                     matches!(deciding.poll(&mut context), std::task::Poll::Ready(Ok(answer)) if answer.reused)
                 });

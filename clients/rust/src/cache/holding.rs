@@ -200,7 +200,7 @@ impl State {
     fn answered(&mut self, shared: &Shared, told: HoldVerdict, now_ns: u64) {
         let Some(hold) = self.holds.get(told.hold_id) else { return self.drops.push(told.hold_id) };
         let table = &shared.table;
-        hold.keys().both().into_iter().for_each(|key| table.remove(key));
+        hold.keys.both().into_iter().for_each(|key| table.remove(key));
         let since_ns = if hold.answered { now_ns } else { hold.sent_ns };
         let allow = told.verdict.filter(|verdict| verdict.decision() == Decision::Allow);
         let Some((verdict, lease)) = allow.and_then(|verdict| verdict.lease.map(|lease| (verdict, lease)))
@@ -215,7 +215,7 @@ impl State {
         if lease.held_lease_ms == 0 {
             return self.drop_hold(told.hold_id);
         }
-        table.store(hold.keys().of(lease.on_context), kept, hold.generation, now_ns);
+        table.store(hold.keys.of(lease.on_context), kept, hold.generation, now_ns);
         self.holds.answered(told.hold_id, until_ns);
     }
 

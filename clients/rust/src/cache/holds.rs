@@ -5,14 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Keys;
+use super::key::Keys;
 
 /// One hold.
 #[derive(Clone, Debug)]
 pub(super) struct Hold {
-    /// The whole key of the attempt, and how much of it leaves out the context.
-    pub(super) key: Arc<[u8]>,
-    pub(super) without_context: usize,
+    pub(super) keys: Keys,
     /// Under which it is found in [`Holds`]: the key of the answer at registration.
     name: Arc<[u8]>,
     /// Generation of the table when it was asked for.
@@ -25,18 +23,11 @@ pub(super) struct Hold {
     until_ns: u64,
 }
 
-impl Hold {
-    pub(super) fn keys(&self) -> Keys<'_> {
-        Keys { key: &self.key, without_context: self.without_context }
-    }
-}
-
 /// What is to be registered.
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) attempt: crate::v1::Attempt,
-    pub(super) key: Arc<[u8]>,
-    pub(super) without_context: usize,
+    pub(super) keys: Keys,
     pub(super) on_context: bool,
     pub(super) generation: u64,
 }
@@ -59,8 +50,7 @@ impl Holds {
 
     /// A new hold, with its id and that of the one whose place it takes; `None` if there is no place.
     pub(super) fn add(&mut self, wanted: &Wanted, now_ns: u64, until_ns: u64) -> Option<(u64, Option<u64>)> {
-        let keys = Keys { key: &wanted.key, without_context: wanted.without_context };
-        let name: Arc<[u8]> = keys.of(wanted.on_context).into();
+        let name: Arc<[u8]> = wanted.keys.of(wanted.on_context).bytes.into();
         let before = self.by_name.get(&name).copied();
         if let Some(before) = before {
             self.remove(before);
@@ -71,8 +61,7 @@ impl Holds {
         // Never used twice: what is told of an old one must not be taken for the new one.
         self.last_id += 1;
         let hold = Hold {
-            key: Arc::clone(&wanted.key),
-            without_context: wanted.without_context,
+            keys: wanted.keys.clone(),
             name: Arc::clone(&name),
             generation: wanted.generation,
             sent_ns: now_ns,
@@ -133,40 +122,46 @@ impl Holds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{attempt, entity, v1};
 
-    fn wanted(key: &[u8], on_context: bool) -> Wanted {
-        Wanted { attempt: Default::default(), key: key.into(), without_context: 1, on_context, generation: 0 }
+    /// Named by the principal, with one value of context.
+    fn wanted([name, value]: [&str; 2], on_context: bool) -> Wanted {
+        let value = v1::Value { kind: Some(v1::value::Kind::String(value.into())) };
+        let context = [("x".to_owned(), value)].into_iter().collect();
+        let attempt = v1::Attempt { context, ..attempt(entity("Agent", name), "read", entity("Doc", "d")) };
+        let keys = Keys::new(&attempt, &ahash::RandomState::new());
+        Wanted { attempt, keys, on_context, generation: 0 }
     }
 
     #[test]
     fn a_hold_stands_for_one_key_and_a_new_one_takes_its_place() {
         let mut holds = Holds::new(10);
-        assert_eq!(holds.add(&wanted(b"ab", true), 0, 5), Some((1, None)));
-        assert_eq!(holds.add(&wanted(b"ac", true), 0, 5), Some((2, None)));
-        assert_eq!(holds.add(&wanted(b"ab", true), 1, 6), Some((3, Some(1))));
-        assert_eq!(holds.add(&wanted(b"ab", false), 1, 7), Some((4, None)));
-        assert_eq!(holds.add(&wanted(b"ac", false), 1, 7), Some((5, Some(4))), "whatever the context");
+        assert_eq!(holds.add(&wanted(["a", "b"], true), 0, 5), Some((1, None)));
+        assert_eq!(holds.add(&wanted(["a", "c"], true), 0, 5), Some((2, None)));
+        assert_eq!(holds.add(&wanted(["a", "b"], true), 1, 6), Some((3, Some(1))));
+        assert_eq!(holds.add(&wanted(["a", "b"], false), 1, 7), Some((4, None)));
+        assert_eq!(holds.add(&wanted(["a", "c"], false), 1, 7), Some((5, Some(4))), "whatever the context");
         assert!(holds.get(1).is_none() && holds.get(3).is_some());
     }
 
     #[test]
     fn what_is_over_is_given_up_and_makes_room() {
         let mut holds = Holds::new(2);
-        holds.add(&wanted(b"a", true), 0, 5);
-        holds.add(&wanted(b"b", true), 0, 6);
-        assert_eq!(holds.add(&wanted(b"c", true), 0, 6), None);
+        holds.add(&wanted(["a", ""], true), 0, 5);
+        holds.add(&wanted(["b", ""], true), 0, 6);
+        assert_eq!(holds.add(&wanted(["c", ""], true), 0, 6), None);
         holds.answered(1, 9);
         assert_eq!(holds.over(8, 10), [2]);
         assert_eq!(holds.over(9, 10), [1]);
-        assert_eq!(holds.add(&wanted(b"c", true), 0, 6), Some((3, None)));
+        assert_eq!(holds.add(&wanted(["c", ""], true), 0, 6), Some((3, None)));
         assert_eq!((holds.by_id.len(), holds.by_name.len(), holds.ends.len()), (1, 1, 1));
     }
 
     #[test]
     fn what_was_not_answered_is_forgotten_alone() {
         let mut holds = Holds::new(9);
-        holds.add(&wanted(b"a", true), 0, 5);
-        holds.add(&wanted(b"b", true), 0, 6);
+        holds.add(&wanted(["a", ""], true), 0, 5);
+        holds.add(&wanted(["b", ""], true), 0, 6);
         holds.answered(2, 9);
         holds.forget_unanswered();
         assert!(holds.get(1).is_none() && holds.get(2).is_some_and(|hold| hold.answered));

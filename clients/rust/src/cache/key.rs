@@ -1,122 +1,295 @@
-//! The part of an attempt that an answer is reused for, as bytes: two attempts have equal keys exactly if the answer to one
-//! is the answer to the other.
+//! The part of an attempt that an answer is reused for: two attempts have equal keys exactly if the answer to one is the
+//! answer to the other.
 //!
-//! Never hashes alone: a key is compared whole, so that nobody can make two attempts look alike. Each part says where it
-//! ends, so no key is the beginning of another, and the key of an answer that holds whatever the context is that of the
-//! attempt without its last part.
+//! A key is bytes where it is stored, but an attempt that is looked up is never written down: [`base`] and [`context`] walk
+//! its parts, and the [`Parts`] that they are told to hash them, write them or compare them with a stored key. Never hashes
+//! alone: a key is compared whole, so that nobody can make two attempts look alike. Each part says where it ends, so no key
+//! is the beginning of another, and the key of an answer that holds whatever the context is that of the attempt without its
+//! last part.
 
-use prost::Message;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 
-use crate::v1::{Attempt, EntityRef};
+use crate::v1::value::Kind;
+use crate::v1::{Attempt, EntityRef, Token, Value};
 
-/// Writes the key over what the buffer held; gives the length of the part that leaves out the context. Session and token
-/// always count: an answer that rests on none holds for attempts without.
-pub(super) fn write(key: &mut Vec<u8>, attempt: &Attempt) -> usize {
-    key.clear();
-    entity(key, attempt.principal.as_ref());
-    entity(key, attempt.action.as_ref());
-    entity(key, attempt.resource.as_ref());
-    text(key, &attempt.session_id);
-    number(key, attempt.delegation.len());
-    attempt.delegation.iter().for_each(|hop| entity(key, Some(hop)));
-    match &attempt.token {
-        None => key.push(0),
-        Some(token) => {
-            key.push(1);
-            message(key, token);
+/// One key of an attempt, as an answer is stored under it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Key<'k> {
+    pub(super) hash: u64,
+    pub(super) bytes: &'k [u8],
+}
+
+/// The two keys of an attempt.
+#[derive(Clone, Debug)]
+pub(super) struct Keys {
+    bytes: Arc<[u8]>,
+    /// How much of it leaves out the context.
+    base: usize,
+    base_hash: u64,
+    whole_hash: u64,
+}
+
+impl Keys {
+    pub(super) fn new(attempt: &Attempt, hashing: &ahash::RandomState) -> Self {
+        let (mut bytes, mut lookup) = (Vec::new(), Lookup::new(attempt, hashing));
+        base(attempt, &mut bytes);
+        let base = bytes.len();
+        context(attempt, &mut bytes);
+        let base_hash = lookup.hash();
+        lookup.count_context();
+        Self { bytes: bytes.into(), base, base_hash, whole_hash: lookup.hash() }
+    }
+
+    /// The key of an answer that rests on the context, or does not.
+    pub(super) fn of(&self, on_context: bool) -> Key<'_> {
+        if on_context {
+            Key { hash: self.whole_hash, bytes: &self.bytes }
+        } else {
+            Key { hash: self.base_hash, bytes: self.bytes.get(..self.base).unwrap_or(&self.bytes) }
         }
     }
-    let without_context = key.len();
-    key.push(1);
-    for (name, value) in &attempt.context {
-        text(key, name);
-        message(key, value);
+
+    pub(super) fn both(&self) -> [Key<'_>; 2] {
+        [self.of(false), self.of(true)]
     }
-    without_context
 }
 
-fn entity(key: &mut Vec<u8>, of: Option<&EntityRef>) {
-    match of {
-        None => key.push(0),
-        Some(of) => {
-            key.push(1);
-            text(key, &of.r#type);
-            text(key, &of.id);
+/// A key of an attempt that is looked up: first the one without the context, then the whole.
+pub(super) struct Lookup<'a> {
+    attempt: &'a Attempt,
+    hasher: ahash::AHasher,
+    on_context: bool,
+}
+
+impl<'a> Lookup<'a> {
+    pub(super) fn new(attempt: &'a Attempt, hashing: &ahash::RandomState) -> Self {
+        let mut hasher = hashing.build_hasher();
+        base(attempt, &mut hasher);
+        Self { attempt, hasher, on_context: false }
+    }
+
+    /// From now on it is the whole key.
+    pub(super) fn count_context(&mut self) {
+        context(self.attempt, &mut self.hasher);
+        self.on_context = true;
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        self.hasher.finish()
+    }
+
+    /// Whether this is the key, compared whole.
+    pub(super) fn is(&self, key: &[u8]) -> bool {
+        let mut rest = Rest(Some(key));
+        base(self.attempt, &mut rest);
+        if self.on_context {
+            context(self.attempt, &mut rest);
+        }
+        rest.0.is_some_and(<[u8]>::is_empty)
+    }
+}
+
+/// What is done with each part of a key.
+trait Parts {
+    fn number(&mut self, number: u64);
+    /// With its length.
+    fn text(&mut self, text: &str);
+}
+
+/// Writes the key.
+impl Parts for Vec<u8> {
+    fn number(&mut self, number: u64) {
+        self.extend_from_slice(&number.to_le_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.number(length(text.len()));
+        self.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// Hashes the key.
+impl Parts for ahash::AHasher {
+    #[inline]
+    fn number(&mut self, number: u64) {
+        self.write_u64(number);
+    }
+
+    #[inline]
+    fn text(&mut self, text: &str) {
+        // The hasher counts the length in.
+        self.write(text.as_bytes());
+    }
+}
+
+/// Compares the key: what is left of the stored one, or `None` once a part was another.
+struct Rest<'k>(Option<&'k [u8]>);
+
+impl Parts for Rest<'_> {
+    #[inline]
+    fn number(&mut self, number: u64) {
+        self.0 = self
+            .0
+            .and_then(<[u8]>::split_first_chunk)
+            .and_then(|(head, rest)| (u64::from_le_bytes(*head) == number).then_some(rest));
+    }
+
+    #[inline]
+    fn text(&mut self, text: &str) {
+        self.number(length(text.len()));
+        self.0 = self
+            .0
+            .and_then(|rest| rest.split_at_checked(text.len()))
+            .and_then(|(head, rest)| is_same(head, text.as_bytes()).then_some(rest));
+    }
+}
+
+/// Equality of two that are equally long. Most parts are short, and for these a call costs more than the comparison: their
+/// first and last bytes are compared at once, and overlap.
+#[inline]
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    match one.len() {
+        4..=8 => ends::<4>(one) == ends::<4>(other),
+        9..=16 => ends::<8>(one) == ends::<8>(other),
+        _ => one == other,
+    }
+}
+
+#[inline]
+fn ends<const N: usize>(of: &[u8]) -> (Option<&[u8; N]>, Option<&[u8; N]>) {
+    (of.first_chunk(), of.last_chunk())
+}
+
+/// What always counts. Session, task and token do, too: an answer that rests on none holds for attempts without.
+#[inline]
+fn base(attempt: &Attempt, parts: &mut impl Parts) {
+    // Taken apart, so that a part that is new in an attempt is not forgotten here.
+    let Attempt {
+        id: _,
+        principal,
+        action,
+        resource,
+        context: _,
+        session_id,
+        delegation,
+        token,
+        at_least_version: _,
+        task_id,
+    } = attempt;
+    for of in [principal, action, resource] {
+        optional(of.as_ref(), parts, entity);
+    }
+    parts.text(session_id);
+    parts.text(task_id);
+    each(delegation, parts, entity);
+    optional(token.as_ref(), parts, self::token);
+}
+
+#[inline]
+fn context(attempt: &Attempt, parts: &mut impl Parts) {
+    parts.number(length(attempt.context.len()));
+    for (name, of) in &attempt.context {
+        parts.text(name);
+        value(of, parts);
+    }
+}
+
+#[inline]
+fn entity<P: Parts>(of: &EntityRef, parts: &mut P) {
+    let EntityRef { r#type, id } = of;
+    parts.text(r#type);
+    parts.text(id);
+}
+
+#[inline]
+fn token<P: Parts>(of: &Token, parts: &mut P) {
+    let Token { issuer, issued_at, expires_at, scopes, bound, authenticated_at, acr, amr } = of;
+    parts.text(issuer);
+    for at in [issued_at, expires_at, authenticated_at] {
+        optional(at.as_ref(), parts, |at, parts| time(at.seconds, at.nanos, parts));
+    }
+    each(scopes, parts, |scope, parts| parts.text(scope));
+    parts.number(u64::from(*bound));
+    parts.text(acr);
+    each(amr, parts, |method, parts| parts.text(method));
+}
+
+fn value<P: Parts>(of: &Value, parts: &mut P) {
+    let mut kind = |number| parts.number(number);
+    match &of.kind {
+        None => kind(0),
+        Some(Kind::Bool(of)) => {
+            kind(1);
+            parts.number(u64::from(*of));
+        }
+        Some(Kind::Long(of)) => {
+            kind(2);
+            parts.number(of.cast_unsigned());
+        }
+        Some(Kind::String(of)) => {
+            kind(3);
+            parts.text(of);
+        }
+        Some(Kind::Entity(of)) => {
+            kind(4);
+            entity(of, parts);
+        }
+        Some(Kind::Set(of)) => {
+            kind(5);
+            each(&of.values, parts, value);
+        }
+        Some(Kind::Record(of)) => {
+            kind(6);
+            parts.number(length(of.fields.len()));
+            for (name, of) in &of.fields {
+                parts.text(name);
+                value(of, parts);
+            }
+        }
+        Some(Kind::Decimal(of)) => {
+            kind(7);
+            parts.text(of);
+        }
+        Some(Kind::Ip(of)) => {
+            kind(8);
+            parts.text(of);
+        }
+        Some(Kind::Datetime(of)) => {
+            kind(9);
+            time(of.seconds, of.nanos, parts);
+        }
+        Some(Kind::Duration(of)) => {
+            kind(10);
+            time(of.seconds, of.nanos, parts);
         }
     }
 }
 
-fn text(key: &mut Vec<u8>, text: &str) {
-    number(key, text.len());
-    key.extend_from_slice(text.as_bytes());
+#[inline]
+fn time(seconds: i64, nanos: i32, parts: &mut impl Parts) {
+    parts.number(seconds.cast_unsigned());
+    parts.number(u64::from(nanos.cast_unsigned()));
 }
 
-fn message(key: &mut Vec<u8>, message: &impl Message) {
-    number(key, message.encoded_len());
-    // Writing into memory that grows does not fail.
-    message.encode_raw(key);
+#[inline]
+fn optional<T, P: Parts>(of: Option<&T>, parts: &mut P, part: impl Fn(&T, &mut P)) {
+    parts.number(u64::from(of.is_some()));
+    if let Some(of) = of {
+        part(of, parts);
+    }
 }
 
-fn number(key: &mut Vec<u8>, number: usize) {
-    key.extend_from_slice(&u64::try_from(number).unwrap_or(u64::MAX).to_le_bytes());
+#[inline]
+fn each<T, P: Parts>(of: &[T], parts: &mut P, part: impl Fn(&T, &mut P)) {
+    parts.number(length(of.len()));
+    of.iter().for_each(|of| part(of, parts));
+}
+
+#[inline]
+fn length(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{attempt, entity, v1};
-
-    /// With the context, and without.
-    fn keys(attempt: &Attempt) -> (Vec<u8>, Vec<u8>) {
-        let mut key = vec![7; 100];
-        let without = write(&mut key, attempt);
-        (key.clone(), key[..without].to_vec())
-    }
-
-    fn text(text: &str) -> v1::Value {
-        v1::Value { kind: Some(v1::value::Kind::String(text.into())) }
-    }
-
-    #[test]
-    fn every_part_that_can_turn_the_answer_makes_another_key() {
-        let plain = || attempt(entity("Agent", "a"), "read", entity("Doc", "d"));
-        let mut others = vec![
-            plain(),
-            attempt(entity("Agent", "b"), "read", entity("Doc", "d")),
-            attempt(entity("Agentb", ""), "read", entity("Doc", "d")),
-            attempt(entity("Agent", "a"), "write", entity("Doc", "d")),
-            attempt(entity("Agent", "a"), "read", entity("Doc", "e")),
-            Attempt { principal: None, ..plain() },
-            Attempt { session_id: "s".into(), ..plain() },
-            Attempt { delegation: vec![entity("User", "u")], ..plain() },
-            Attempt { delegation: vec![entity("User", "u"), entity("User", "u")], ..plain() },
-            Attempt { token: Some(v1::Token::default()), ..plain() },
-            Attempt { token: Some(v1::Token { issuer: "i".into(), ..v1::Token::default() }), ..plain() },
-        ];
-        let with = |fields: &[(&str, &str)]| Attempt {
-            context: fields.iter().map(|(name, value)| ((*name).to_owned(), text(value))).collect(),
-            ..plain()
-        };
-        others.extend([
-            with(&[("a", "b")]),
-            with(&[("a", "c")]),
-            with(&[("b", "b")]),
-            with(&[("a", "b"), ("b", "b")]),
-        ]);
-        let mut found: Vec<Vec<u8>> = others.iter().map(|other| keys(other).0).collect();
-        found.push(keys(&plain()).1);
-        found.sort();
-        found.dedup();
-        assert_eq!(found.len(), others.len() + 1);
-    }
-
-    #[test]
-    fn names_and_demands_of_an_attempt_make_no_other_key() {
-        let plain = attempt(entity("Agent", "a"), "read", entity("Doc", "d"));
-        let named = Attempt { id: "7".into(), at_least_version: 9, ..plain.clone() };
-        assert_eq!(keys(&plain), keys(&named));
-        let context = [("a".to_owned(), text("b"))].into_iter().collect();
-        let sent = Attempt { context, ..plain.clone() };
-        assert_eq!(keys(&plain).1, keys(&sent).1);
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ mod holds;
 mod key;
 mod table;
 
-use std::cell::RefCell;
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 pub use self::holding::Holding;
 use self::holding::WANTED_MAX;
 use self::holds::Wanted;
+use self::key::{Keys, Lookup};
 use self::table::{Kept, Link, Table};
 use crate::clock::Clock;
 use crate::v1::{Attempt, Decision, Verdict};
@@ -102,22 +103,25 @@ impl CachedClient {
         link.is_there(clock.now_ns())
     }
 
-    /// Answers from memory if an allow holds for this attempt, else asks.
+    /// Answers from memory if an allow holds for this attempt, else asks. Takes the attempt or a reference to it; it is copied
+    /// only to ask.
     ///
     /// # Errors
     /// No answer: deny.
-    pub async fn decide(&self, attempt: Attempt) -> Result<Answer, Error> {
-        if let Some(verdict) = self.reuse(&attempt) {
-            return Ok(Answer { verdict, reused: true });
+    pub async fn decide(&self, attempt: impl Borrow<Attempt>) -> Result<Answer, Error> {
+        let attempt = attempt.borrow();
+        match self.reuse(attempt) {
+            Some(verdict) => Ok(Answer { verdict, reused: true }),
+            None => self.ask(attempt).await,
         }
+    }
+
+    async fn ask(&self, attempt: &Attempt) -> Result<Answer, Error> {
         let Shared { table, clock, .. } = &*self.shared;
-        let mut key = Vec::new();
-        let without_context = key::write(&mut key, &attempt);
-        let keys = Keys { key: &key, without_context };
+        let keys = Keys::new(attempt, table.hashing());
         let (generation, sent_ns) = (table.generation(), clock.now_ns());
-        let to_hold =
-            self.wanted.as_ref().filter(|_| self.is_holding()).map(|wanted| (wanted, attempt.clone()));
-        let verdict = Arc::new(self.client.clone().decide(attempt).await?);
+        let wanted = self.wanted.as_ref().filter(|_| self.is_holding());
+        let verdict = Arc::new(self.client.clone().decide(attempt.clone()).await?);
         let lease = verdict.lease.filter(|_| verdict.decision() == Decision::Allow).unwrap_or_default();
         match lease.lease_ms {
             0 => keys.both().into_iter().for_each(|key| table.remove(key)),
@@ -127,11 +131,10 @@ impl CachedClient {
                 table.store(keys.of(lease.on_context), kept, generation, clock.now_ns());
             }
         }
-        if let Some((wanted, attempt)) = to_hold.filter(|_| lease.held_lease_ms > 0) {
-            let key = key.into();
-            let on_context = lease.on_context;
+        if let Some(wanted) = wanted.filter(|_| lease.held_lease_ms > 0) {
+            let (attempt, on_context) = (attempt.clone(), lease.on_context);
             // One that finds no place is not held, and is asked again sooner.
-            let _ = wanted.try_send(Wanted { attempt, key, without_context, on_context, generation });
+            let _ = wanted.try_send(Wanted { attempt, keys, on_context, generation });
         }
         Ok(Answer { verdict, reused: false })
     }
@@ -139,15 +142,15 @@ impl CachedClient {
     /// The allow that holds for this attempt, if there is one in memory.
     #[must_use]
     pub fn reuse(&self, attempt: &Attempt) -> Option<Arc<Verdict>> {
-        thread_local! {
-            static KEY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-        }
         let Shared { table, link, clock } = &*self.shared;
         let now_ns = clock.now_ns();
-        KEY.with_borrow_mut(|key| {
-            let without_context = key::write(key, attempt);
-            let keys = Keys { key, without_context }.both();
-            keys.into_iter().find_map(|key| table.find(key, attempt.at_least_version, link, now_ns))
+        let mut key = Lookup::new(attempt, table.hashing());
+        let find = |key: &Lookup<'_>| {
+            table.find(key.hash(), |stored| key.is(stored), attempt.at_least_version, link, now_ns)
+        };
+        find(&key).or_else(|| {
+            key.count_context();
+            find(&key)
         })
     }
 
@@ -160,21 +163,5 @@ impl CachedClient {
     #[must_use]
     pub fn client(&self) -> &Client {
         &self.client
-    }
-}
-
-/// The two keys of an attempt.
-struct Keys<'k> {
-    key: &'k [u8],
-    without_context: usize,
-}
-
-impl<'k> Keys<'k> {
-    fn of(&self, on_context: bool) -> &'k [u8] {
-        if on_context { self.key } else { self.key.get(..self.without_context).unwrap_or(self.key) }
-    }
-
-    fn both(&self) -> [&'k [u8]; 2] {
-        [self.of(false), self.of(true)]
     }
 }

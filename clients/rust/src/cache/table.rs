@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::key::Key;
 use crate::v1::Verdict;
 
 /// Places for one key: enough that a few busy keys which share them do not drive each other out.
@@ -94,12 +95,18 @@ struct Entry {
     kept: Kept,
 }
 
-type Set = [Option<Entry>; WAYS];
+/// The places of a key.
+#[derive(Debug, Default)]
+struct Set {
+    /// The hashes of the entries, for whoever looks for what is not there: they need no lock.
+    hashes: [AtomicU64; WAYS],
+    entries: Mutex<[Option<Entry>; WAYS]>,
+}
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Table {
-    sets: Box<[Mutex<Set>]>,
+    sets: Box<[Set]>,
     hashing: ahash::RandomState,
     generation: AtomicU64,
 }
@@ -109,10 +116,15 @@ impl Table {
     pub(super) fn new(entries: usize) -> Self {
         let sets = entries.div_ceil(WAYS).max(1);
         Self {
-            sets: (0..sets).map(|_| Mutex::new(Set::default())).collect(),
+            sets: (0..sets).map(|_| Set::default()).collect(),
             hashing: ahash::RandomState::new(),
             generation: AtomicU64::new(0),
         }
+    }
+
+    /// What the keys are hashed with.
+    pub(super) fn hashing(&self) -> &ahash::RandomState {
+        &self.hashing
     }
 
     /// To be read before an answer is asked for, and given to [`Table::store`].
@@ -120,11 +132,23 @@ impl Table {
         self.generation.load(Ordering::SeqCst)
     }
 
-    /// The answer for that key, if it may be reused now and rests on state at least that new.
-    pub(super) fn find(&self, key: &[u8], at_least: u64, link: &Link, now_ns: u64) -> Option<Arc<Verdict>> {
-        let hash = self.hashing.hash_one(key);
-        let set = self.set(hash)?.lock();
-        let entry = set.iter().flatten().find(|entry| entry.is(hash, key))?;
+    /// The answer for the key of that hash, if it may be reused now and rests on state at least that new. `is` compares with
+    /// a stored key.
+    pub(super) fn find(
+        &self,
+        hash: u64,
+        is: impl Fn(&[u8]) -> bool,
+        at_least: u64,
+        link: &Link,
+        now_ns: u64,
+    ) -> Option<Arc<Verdict>> {
+        let set = self.set(hash)?;
+        // What is being stored just now may be overlooked: then it is asked for.
+        let place = set.hashes.iter().position(|of| of.load(Ordering::Acquire) == hash)?;
+        let entries = set.entries.lock();
+        // Nearly always this one; else those whose hashes are equal.
+        let entry =
+            entries.get(place..)?.iter().flatten().find(|entry| entry.hash == hash && is(&entry.key))?;
         let is_current = entry.generation == self.generation.load(Ordering::Acquire);
         let verdict = &entry.kept.verdict;
         let is_new_enough =
@@ -133,9 +157,9 @@ impl Table {
     }
 
     /// Keeps an answer that was asked for in that generation, in the place of an older one.
-    pub(super) fn store(&self, key: &[u8], kept: Kept, generation: u64, now_ns: u64) {
-        let hash = self.hashing.hash_one(key);
-        let Some(mut set) = self.set(hash).map(Mutex::lock) else { return };
+    pub(super) fn store(&self, key: Key<'_>, kept: Kept, generation: u64, now_ns: u64) {
+        let Some(set) = self.set(key.hash) else { return };
+        let mut entries = set.entries.lock();
         let current = self.generation.load(Ordering::SeqCst);
         // Forgotten while it was on its way.
         if generation != current || kept.ends_ns() <= now_ns {
@@ -143,23 +167,25 @@ impl Table {
         }
         // Its own place, else a free one, else that of the answer which ends first.
         let rank = |place: &Option<Entry>| match place {
-            Some(entry) if entry.is(hash, key) => (0, 0),
+            Some(entry) if entry.is(key) => (0, 0),
             Some(entry) if entry.generation == current && entry.kept.ends_ns() > now_ns => {
                 (2, entry.kept.ends_ns())
             }
             Some(_) | None => (1, 0),
         };
-        if let Some(place) = set.iter_mut().min_by_key(|place| rank(place)) {
-            *place = Some(Entry { hash, key: key.into(), generation, kept });
+        if let Some((place, hash)) = entries.iter_mut().zip(&set.hashes).min_by_key(|(place, _)| rank(place))
+        {
+            *place = Some(Entry { hash: key.hash, key: key.bytes.into(), generation, kept });
+            hash.store(key.hash, Ordering::Release);
         }
     }
 
     /// Drops the answer for that key.
-    pub(super) fn remove(&self, key: &[u8]) {
-        let hash = self.hashing.hash_one(key);
-        let Some(mut set) = self.set(hash).map(Mutex::lock) else { return };
+    pub(super) fn remove(&self, key: Key<'_>) {
+        let Some(set) = self.set(key.hash) else { return };
+        let mut entries = set.entries.lock();
         if let Some(place) =
-            set.iter_mut().find(|place| place.as_ref().is_some_and(|entry| entry.is(hash, key)))
+            entries.iter_mut().find(|place| place.as_ref().is_some_and(|entry| entry.is(key)))
         {
             *place = None;
         }
@@ -170,15 +196,16 @@ impl Table {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn set(&self, hash: u64) -> Option<&Mutex<Set>> {
-        let count = u64::try_from(self.sets.len()).ok()?;
-        self.sets.get(usize::try_from(hash.checked_rem(count)?).ok()?)
+    fn set(&self, hash: u64) -> Option<&Set> {
+        let count = u128::try_from(self.sets.len()).ok()?;
+        // The high bits choose: a multiplication costs less than a division.
+        self.sets.get(usize::try_from((u128::from(hash) * count) >> 64).ok()?)
     }
 }
 
 impl Entry {
-    fn is(&self, hash: u64, key: &[u8]) -> bool {
-        self.hash == hash && *self.key == *key
+    fn is(&self, key: Key<'_>) -> bool {
+        self.hash == key.hash && *self.key == *key.bytes
     }
 }
 

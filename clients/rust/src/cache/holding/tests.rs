@@ -1,7 +1,7 @@
 //! What the stream covers and what it takes back, message by message.
 
 use super::*;
-use crate::cache::key;
+use crate::cache::key::{Keys, Lookup};
 use crate::cache::table::{Link, Table};
 use crate::clock::Clock;
 use crate::v1::{self, Attempt, HoldForget, HoldHeartbeat, HoldVerdicts, Lease};
@@ -28,14 +28,10 @@ impl Both {
 
     /// As [`super::super::CachedClient::decide`] does after an allow whose lease needs a stream.
     fn register(&mut self, at: u64, attempt: &Attempt, on_context: bool) -> u64 {
-        let mut key = Vec::new();
-        let without_context = key::write(&mut key, attempt);
-        let generation = self.shared.table.generation();
+        let Shared { table, .. } = &self.shared;
+        let (keys, generation) = (Keys::new(attempt, table.hashing()), table.generation());
         let attempt = attempt.clone();
-        self.state.register(
-            Wanted { attempt, key: key.into(), without_context, on_context, generation },
-            at * MS_NS,
-        );
+        self.state.register(Wanted { attempt, keys, on_context, generation }, at * MS_NS);
         let Request::Add(add) = self.state.next() else { panic!("nothing is dropped") };
         add.holds[0].hold_id
     }
@@ -52,11 +48,14 @@ impl Both {
     }
 
     fn reuses(&self, at: u64, attempt: &Attempt) -> bool {
-        let mut key = Vec::new();
-        let without_context = key::write(&mut key, attempt);
-        let keys = super::super::Keys { key: &key, without_context };
         let Shared { table, link, .. } = &self.shared;
-        keys.both().into_iter().any(|key| table.find(key, 0, link, at * MS_NS).is_some())
+        let mut key = Lookup::new(attempt, table.hashing());
+        let find =
+            |key: &Lookup<'_>| table.find(key.hash(), |stored| key.is(stored), 0, link, at * MS_NS).is_some();
+        find(&key) || {
+            key.count_context();
+            find(&key)
+        }
     }
 }
 

@@ -12,6 +12,16 @@ fn verdict(id: u64) -> Arc<Verdict> {
     Arc::new(Verdict { decision_id: id.to_string(), basis: Some(basis), ..Verdict::default() })
 }
 
+impl Table {
+    fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
+        Key { hash: self.hashing.hash_one(bytes), bytes }
+    }
+
+    fn find_key(&self, key: &[u8], at_least: u64, link: &Link, now_ns: u64) -> Option<Arc<Verdict>> {
+        self.find(self.key(key).hash, |stored| stored == key, at_least, link, now_ns)
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     /// Key, lease, held lease and how long it outlives the stream; held under the stream that is open.
@@ -77,7 +87,7 @@ proptest! {
                     if kept.ends_ns() > now {
                         model.insert(key, Known { id, until: now + free, held: held.map(|(ms, loss)| (stream, now + ms, loss)) });
                     }
-                    table.store(&[key], kept, table.generation(), now);
+                    table.store(table.key(&[key]), kept, table.generation(), now);
                 }
                 Step::StoreLate(key, free) => {
                     id += 1;
@@ -85,11 +95,11 @@ proptest! {
                     let before = table.generation();
                     table.forget_all();
                     model.clear();
-                    table.store(&[key], kept, before, now);
+                    table.store(table.key(&[key]), kept, before, now);
                 }
                 Step::Remove(key) => {
                     model.remove(&key);
-                    table.remove(&[key]);
+                    table.remove(table.key(&[key]));
                 }
                 Step::Pass(time) => now += time,
                 Step::Open => {
@@ -118,7 +128,7 @@ proptest! {
                         });
                         known.id >= at_least && (free || held)
                     });
-                    let found = table.find(&[key], at_least, &link, now).map(|verdict| verdict.decision_id.clone());
+                    let found = table.find_key(&[key], at_least, &link, now).map(|verdict| verdict.decision_id.clone());
                     let expected = expected.map(|known| known.id.to_string());
                     if roomy || found.is_some() {
                         prop_assert_eq!(found, expected);
@@ -132,13 +142,14 @@ proptest! {
 #[test]
 fn a_full_set_drops_what_ends_first() {
     let (table, link) = (Table::new(WAYS), Link::default());
-    let keep =
-        |key: u8, until_ns| table.store(&[key], Kept { verdict: verdict(1), until_ns, held: None }, 0, 0);
+    let keep = |key: u8, until_ns| {
+        table.store(table.key(&[key]), Kept { verdict: verdict(1), until_ns, held: None }, 0, 0)
+    };
     for key in 0..8 {
         keep(key, 100 + u64::from(key));
     }
     keep(8, 50);
-    let found: Vec<u8> = (0..9).filter(|key| table.find(&[*key], 0, &link, 1).is_some()).collect();
+    let found: Vec<u8> = (0..9).filter(|key| table.find_key(&[*key], 0, &link, 1).is_some()).collect();
     assert_eq!(found, [1, 2, 3, 4, 5, 6, 7, 8], "the newest always has a place");
 }
 
@@ -146,10 +157,14 @@ fn a_full_set_drops_what_ends_first() {
 fn keys_of_equal_hash_are_told_apart() {
     let table = Table::new(1);
     let link = Link::default();
-    table.store(b"one", Kept { verdict: verdict(1), until_ns: 10, held: None }, 0, 0);
-    {
-        let mut set = table.sets[0].lock();
-        set[0].as_mut().unwrap().hash = table.hashing.hash_one(&b"two"[..]);
-    }
-    assert!(table.find(b"two", 0, &link, 1).is_none());
+    let keep = |key, id| table.store(key, Kept { verdict: verdict(id), until_ns: 10, held: None }, 0, 0);
+    let find = |bytes: &[u8]| {
+        table.find(7, |stored| stored == bytes, 0, &link, 1).map(|verdict| verdict.decision_id.clone())
+    };
+    keep(Key { hash: 7, bytes: b"one" }, 1);
+    assert_eq!(find(b"two"), None);
+    keep(Key { hash: 7, bytes: b"two" }, 2);
+    assert_eq!((find(b"one").as_deref(), find(b"two").as_deref()), (Some("1"), Some("2")));
+    table.remove(Key { hash: 7, bytes: b"one" });
+    assert_eq!((find(b"one"), find(b"two").as_deref()), (None, Some("2")));
 }
