@@ -349,7 +349,7 @@ impl Keeper {
         let kept = Kept {
             in_force: true,
             activated_ms: Some(now.wall_ms),
-            ..told_of(&ready.manifest, ready.digest, ready.signed_by.clone())
+            ..told_of(&ready.manifest, ready.digest, ready.signed_by)
         };
         // Told before it serves: whoever sees the revision sees who signed it, and until when it serves.
         let before = self.tell_in_force(&kept, &snapshot, now);
@@ -378,7 +378,7 @@ impl Keeper {
             digest = %snapshot.digest(),
             policies = snapshot.policies().len(),
             entities = snapshot.world().len(),
-            signed_by = ?ready.signed_by,
+            signed_by = ?kept.signed_by,
             change = change.name(),
             "bundle in force"
         );
