@@ -169,7 +169,7 @@ fn attempt(
     }
     let attempt = serde_json::from_value(Value::Object(fields)).map_err(|error| {
         let fault = source.fault(place, format!("the row makes no attempt: {error}"));
-        fault.help("columns and defaults are keys of an attempt; docs/bundle.md lists them")
+        fault.help("columns and defaults are keys of an attempt; docs/testing.md lists them")
     })?;
     Ok((place, attempt))
 }

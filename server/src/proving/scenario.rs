@@ -145,7 +145,7 @@ impl<'f> Source<'f> {
             let message = error.render_with_formatter(&serde_saphyr::UserMessageFormatter);
             let suffix = format!(" at line {}, column {}", place.line, place.column);
             let message = message.split(suffix.as_str()).next().unwrap_or(&message).to_owned();
-            self.fault(place, message).help("docs/bundle.md shows every key of a scenario file")
+            self.fault(place, message).help("docs/testing.md shows every key of a scenario file")
         })
     }
 }

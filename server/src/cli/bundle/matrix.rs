@@ -28,7 +28,7 @@ Examples:
                                             what somebody gets whom the bundle does not list
 
 Each line is one verdict in one situation. `unknown` is an attempt without a session and without a token; `calm` one
-against which nothing speaks. tests/matrix.yaml can add situations; docs/bundle.md shows how.")]
+against which nothing speaks. tests/matrix.yaml can add situations; docs/testing.md shows how.")]
 pub(in crate::cli) struct MatrixArgs {
     /// The bundle: its directory, or a packed file.
     path: PathBuf,

@@ -30,7 +30,7 @@ A scenario, tests/reading.yaml:
     - session: {id: s1, principal: 'User::\"ann\"'}
     - attempt: {principal: 'User::\"ann\"', action: read, resource: 'Note::\"plan\"', session: s1, expect: allow}
 
-docs/bundle.md has every key.")]
+docs/testing.md has every key.")]
 pub(in crate::cli) struct TestArgs {
     /// The bundle: its directory, or a packed file.
     path: PathBuf,
