@@ -386,6 +386,9 @@ pub const LEDGER_PENDING_MAX: usize = 200_000;
 /// Rows in one commit: large enough that the fsync is the smaller part, small enough that nobody waits for a second.
 pub const LEDGER_COMMIT_ROWS_MAX: usize = 16_384;
 
+/// How long rows wait for the disk while nobody waits for them: fifty wake-ups a second of an idle thread cost nothing.
+pub const LEDGER_LINGER: Duration = Duration::from_millis(20);
+
 /// Between two attempts to write while the disk refuses.
 pub const LEDGER_RETRY: Duration = Duration::from_secs(1);
 
@@ -549,9 +552,12 @@ pub const HOLD_CHUNK: usize = 128;
 /// Changes with more dependents than one part that wait to be worked off; beyond it all holds are judged again, once.
 pub const HOLD_BACKLOG_MAX: usize = 64;
 
-/// Holds that are judged again in a second after a change of bundle, at most: 100,000 take half a second, and the thread
-/// rests in between if it is faster, so that decisions find a core.
-pub const HOLD_SWEEP_PER_SECOND: u64 = 200_000;
+/// Holds that are judged again in a second after a change of bundle, at most: 100,000 take two thirds of a second, and the
+/// thread rests in between if it is faster, so that decisions find a core.
+pub const HOLD_SWEEP_PER_SECOND: u64 = 150_000;
+
+/// Holds that are judged between two such rests: whoever decides on the same core waits less than a tenth of a millisecond.
+pub const HOLD_SWEEP_CHUNK: usize = 16;
 
 /// Holds whose next change cannot be calculated are looked at this often.
 pub const HOLD_POLL: Duration = Duration::from_secs(1);

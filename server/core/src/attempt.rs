@@ -195,6 +195,24 @@ impl Attempt {
     /// # Errors
     /// Types, actions and fields that the other schema does not have.
     pub fn for_snapshot(&self, snapshot: &Snapshot) -> Result<Self, NotAnAttempt> {
+        // A new bundle nearly always reads it as the last one did; why it does not is found out from the texts.
+        self.as_before(snapshot).map_or_else(|| self.anew(snapshot), Ok)
+    }
+
+    /// For a snapshot in which the action has its old place and applies to the same types.
+    fn as_before(&self, snapshot: &Snapshot) -> Option<Self> {
+        let place = self.action.number.filter(|_| snapshot.layout() == ContextLayout::Gathered)?;
+        let action = snapshot.actions().get(place).filter(|action| action.uid == self.action.uid)?;
+        let sent = self.sent.as_ref().unwrap_or(&self.request);
+        let (request, sent) = match action.without_surplus(sent) {
+            Some(known) => (known, Some(sent.clone())),
+            None => (sent.clone(), None),
+        };
+        check_types(action, &self.principal, &self.delegation, &self.resource, &request).ok()?;
+        Some(Self { action: Arc::clone(action), request, sent, ..self.clone() })
+    }
+
+    fn anew(&self, snapshot: &Snapshot) -> Result<Self, NotAnAttempt> {
         let names = |uid: &Uid| (uid.type_text(), uid.id().to_owned());
         let (principal, action, resource) =
             (names(&self.principal), names(&self.action.uid), names(&self.resource));

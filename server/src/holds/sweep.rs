@@ -44,8 +44,9 @@ impl<S> Engine<S> {
             self.sweep = Some(sweep);
             return;
         }
+        let part = if sweep.is_of_state { limits::HOLD_CHUNK } else { limits::HOLD_SWEEP_CHUNK };
         let mut judged = 0;
-        while judged < limits::HOLD_CHUNK && sweep.next < self.book.places() {
+        while judged < part && sweep.next < self.book.places() {
             if self.book.get(sweep.next).is_some_and(|hold| hold.epoch < self.epoch) {
                 self.judge(sweep.next, &sweep.why);
                 judged += 1;

@@ -237,7 +237,8 @@ impl Ledger {
         Ok((ledger.clone(), Writer::new(ledger)))
     }
 
-    /// Takes rows in. They are visible to [`Ledger::get`] from now on, and durable once [`Ledger::durable`] says so.
+    /// Takes rows in. They are visible to [`Ledger::get`] from now on, and durable once [`Ledger::durable`] says so. The writer
+    /// is not woken for them: whoever made the change tells of it first, and then waits for the disk.
     ///
     /// # Errors
     /// When too many wait; then none of these is taken.
@@ -266,10 +267,7 @@ impl Ledger {
             pending.overlay.insert(place, seen);
             pending.rows.push(row);
         }
-        let ticket = Ticket(pending.last);
-        drop(pending);
-        self.0.work.notify_one();
-        Ok(ticket)
+        Ok(Ticket(pending.last))
     }
 
     /// Takes no more rows; the writer ends once what waits is on disk.
@@ -284,7 +282,7 @@ impl Ledger {
         Ticket(self.0.pending.lock().last)
     }
 
-    /// Completes when everything up to the ticket is on disk.
+    /// Has everything up to the ticket written, and completes when it is on disk.
     ///
     /// # Errors
     /// When an attempt to write it failed. It stays queued and may become durable later, but nobody must be told that it
@@ -292,6 +290,7 @@ impl Ledger {
     pub async fn durable(&self, ticket: Ticket) -> Result<(), LedgerFault> {
         let mut progress = self.0.progress.subscribe();
         let settled = |progress: &Progress| progress.settles(ticket).is_some();
+        self.0.work.notify_one();
         match progress.wait_for(settled).await {
             Ok(progress) => progress.settles(ticket).unwrap_or(Err(LedgerFault::Closed)),
             Err(_closed) => Err(LedgerFault::Closed),

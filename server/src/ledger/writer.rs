@@ -1,7 +1,8 @@
 //! The one thread that writes: takes everything that waits, commits it, tells who waited.
 //!
-//! Limits: [`limits::LEDGER_COMMIT_ROWS_MAX`] rows per commit; [`limits::LEDGER_RETRY`] between two attempts while the disk
-//! refuses. When the ledger is closed, what waits is written, or tried once.
+//! Limits: [`limits::LEDGER_COMMIT_ROWS_MAX`] rows per commit; rows for which nobody waits are written after
+//! [`limits::LEDGER_LINGER`]; [`limits::LEDGER_RETRY`] between two attempts while the disk refuses. When the ledger is
+//! closed, what waits is written, or tried once.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -71,7 +72,7 @@ impl Writer {
             if pending.is_closed {
                 return None;
             }
-            inner.work.wait(&mut pending);
+            let _is_late = inner.work.wait_for(&mut pending, limits::LEDGER_LINGER);
         }
         let count = pending.rows.len().min(limits::LEDGER_COMMIT_ROWS_MAX);
         let left = pending.rows.split_off(count);

@@ -2,13 +2,17 @@
 //! answer to the other.
 //!
 //! A key is bytes where it is stored, but an attempt that is looked up is never written down: [`base`] and [`context`] walk
-//! its parts, and the [`Parts`] that they are told to hash them, write them or compare them with a stored key. Never hashes
-//! alone: a key is compared whole, so that nobody can make two attempts look alike. Each part says where it ends, so no key
-//! is the beginning of another, and the key of an answer that holds whatever the context is that of the attempt without its
-//! last part.
+//! its parts, and the [`Parts`] that they are told to write them or compare them with a stored key. Each part says where it
+//! ends, so no key is the beginning of another, and the key of an answer that holds whatever the context is that of the
+//! attempt without its last part.
+//!
+//! The hash only finds the place: it takes in what tells most attempts apart, and the comparison all the rest. Nobody can
+//! make two attempts look alike; whoever makes their hashes equal makes their answers drive each other out.
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use crate::v1::value::Kind;
 use crate::v1::{Attempt, EntityRef, Token, Value};
@@ -35,7 +39,7 @@ impl Keys {
         let (mut bytes, mut lookup) = (Vec::new(), Lookup::new(attempt, hashing));
         base(attempt, &mut bytes);
         let base = bytes.len();
-        context(attempt, &mut bytes);
+        context(attempt.context.iter().map(|(name, of)| (name.as_str(), of)), &mut bytes);
         let base_hash = lookup.hash();
         lookup.count_context();
         Self { bytes: bytes.into(), base, base_hash, whole_hash: lookup.hash() }
@@ -59,19 +63,31 @@ impl Keys {
 pub(super) struct Lookup<'a> {
     attempt: &'a Attempt,
     hasher: ahash::AHasher,
+    /// The context, once it counts: the walk through a map costs more than to compare what it gives.
+    fields: SmallVec<[(&'a str, &'a Value); 8]>,
     on_context: bool,
 }
 
 impl<'a> Lookup<'a> {
     pub(super) fn new(attempt: &'a Attempt, hashing: &ahash::RandomState) -> Self {
         let mut hasher = hashing.build_hasher();
-        base(attempt, &mut hasher);
-        Self { attempt, hasher, on_context: false }
+        for of in [&attempt.principal, &attempt.action, &attempt.resource].into_iter().flatten() {
+            hasher.text(&of.id);
+        }
+        hasher.text(&attempt.session_id);
+        hasher.text(&attempt.task_id);
+        for hop in &attempt.delegation {
+            hasher.text(&hop.id);
+        }
+        Self { attempt, hasher, fields: SmallVec::new(), on_context: false }
     }
 
     /// From now on it is the whole key.
     pub(super) fn count_context(&mut self) {
-        context(self.attempt, &mut self.hasher);
+        for (name, of) in &self.attempt.context {
+            value(of, &mut self.hasher);
+            self.fields.push((name.as_str(), of));
+        }
         self.on_context = true;
     }
 
@@ -84,7 +100,7 @@ impl<'a> Lookup<'a> {
         let mut rest = Rest(Some(key));
         base(self.attempt, &mut rest);
         if self.on_context {
-            context(self.attempt, &mut rest);
+            context(self.fields.iter().copied(), &mut rest);
         }
         rest.0.is_some_and(<[u8]>::is_empty)
     }
@@ -109,7 +125,7 @@ impl Parts for Vec<u8> {
     }
 }
 
-/// Hashes the key.
+/// Hashes.
 impl Parts for ahash::AHasher {
     #[inline]
     fn number(&mut self, number: u64) {
@@ -146,19 +162,22 @@ impl Parts for Rest<'_> {
 }
 
 /// Equality of two that are equally long. Most parts are short, and for these a call costs more than the comparison: their
-/// first and last bytes are compared at once, and overlap.
+/// first and last bytes are compared at once, and may overlap.
 #[inline]
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     match one.len() {
-        4..=8 => ends::<4>(one) == ends::<4>(other),
-        9..=16 => ends::<8>(one) == ends::<8>(other),
+        0 => true,
+        4..=7 => ends(one, u32::from_le_bytes) == ends(other, u32::from_le_bytes),
+        8..=15 => ends(one, u64::from_le_bytes) == ends(other, u64::from_le_bytes),
+        16..=32 => ends(one, u128::from_le_bytes) == ends(other, u128::from_le_bytes),
         _ => one == other,
     }
 }
 
+/// The first and the last bytes as numbers.
 #[inline]
-fn ends<const N: usize>(of: &[u8]) -> (Option<&[u8; N]>, Option<&[u8; N]>) {
-    (of.first_chunk(), of.last_chunk())
+fn ends<const N: usize, T>(of: &[u8], number: impl Fn([u8; N]) -> T) -> Option<(T, T)> {
+    Some((number(*of.first_chunk()?), number(*of.last_chunk()?)))
 }
 
 /// What always counts. Session, task and token do, too: an answer that rests on none holds for attempts without.
@@ -187,9 +206,9 @@ fn base(attempt: &Attempt, parts: &mut impl Parts) {
 }
 
 #[inline]
-fn context(attempt: &Attempt, parts: &mut impl Parts) {
-    parts.number(length(attempt.context.len()));
-    for (name, of) in &attempt.context {
+fn context<'a>(fields: impl ExactSizeIterator<Item = (&'a str, &'a Value)>, parts: &mut impl Parts) {
+    parts.number(length(fields.len()));
+    for (name, of) in fields {
         parts.text(name);
         value(of, parts);
     }

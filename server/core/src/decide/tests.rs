@@ -312,6 +312,36 @@ fn attempts_that_the_schema_does_not_know_are_refused() {
 }
 
 #[test]
+fn an_attempt_for_another_snapshot_is_what_that_one_would_have_read() {
+    let agents_only = SCHEMA.replace("principal: [User, Agent]", "principal: Agent");
+    let other_field = SCHEMA.replace("n?: Long", "n?: String, m?: Long");
+    let snapshots = [
+        with_plain(PERMIT),
+        bundle(SETTINGS, &format!("{WITH_PLAIN}{SCHEMA}"), PERMIT),
+        snapshot(PERMIT),
+        bundle(SETTINGS, &agents_only, PERMIT),
+        bundle(SETTINGS, &other_field, PERMIT),
+    ];
+    let fields = Record::from_iter([("n", Value::from(1_i64)), ("m", Value::from(2_i64))]);
+    let all = [
+        parts(),
+        Parts { action: ("", "plain"), ..parts() },
+        Parts { principal: ("User", "u"), ..parts() },
+        Parts { delegation: &[("User", "u")], ..parts() },
+        Parts { request: fields, ..parts() },
+    ];
+    for from in &snapshots {
+        for parts in all.clone() {
+            let Ok(attempt) = Attempt::new(from, parts.clone()) else { continue };
+            for to in &snapshots {
+                let told = |read: Result<Attempt, _>| read.map(|read| format!("{read:?}"));
+                assert_eq!(told(attempt.for_snapshot(to)), told(Attempt::new(to, parts.clone())), "{parts:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn an_attribute_in_a_context_that_lacks_it_is_absent() {
     let snapshot = with_plain("permit(principal, action, resource) when { context has session };");
     let plain = Attempt::new(&snapshot, Parts { action: ("", "plain"), ..parts() }).unwrap();
