@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cardea_core::attempt::Attempt;
-use cardea_core::delegation::{self, Parent, TooDeep};
+use cardea_core::delegation::{self, Above, Parent, TooDeep};
 use cardea_core::facts::Behavior;
 use cardea_core::session::{self, LABELS_MAX, METHODS_MAX, NETWORKS_MAX, Session, Status};
 use cardea_core::task::Task;
@@ -207,7 +207,7 @@ impl State {
         }
         // Looked at before the session's own lock is taken, as this takes those of other sessions.
         if let Some((session, _)) = self.session(id)?
-            && self.above(&session, now) != Status::Live
+            && !matches!(self.above(&session, now), Above::LiveUntil(_))
         {
             return Err(OpenFault::Ended(id.into()));
         }
@@ -463,8 +463,9 @@ impl State {
             return Status::Revoked;
         }
         match self.above(session, now) {
-            Status::Live => {}
-            over @ (Status::Expired | Status::Revoked) => return over,
+            Above::LiveUntil(_) => {}
+            Above::Expired => return Status::Expired,
+            Above::Revoked => return Status::Revoked,
         }
         session.status(last_seen_ms, idle_max_s, now)
     }
@@ -483,9 +484,9 @@ impl State {
     }
 
     /// Where the sessions above one stand: it is over when one of them is, or when one of theirs may not act.
-    pub(super) fn above(&self, session: &Session, now: Now) -> Status {
+    pub(super) fn above(&self, session: &Session, now: Now) -> Above {
         if session.parent.is_none() {
-            return Status::Live;
+            return Above::LiveUntil(i64::MAX);
         }
         let is_disabled = |uid: &Uid| self.subjects.get(uid).is_some_and(|subject| subject.is_disabled());
         let is_over = |above: &Session| {
