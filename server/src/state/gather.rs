@@ -206,7 +206,7 @@ impl State {
             // Somebody else opened or ended it meanwhile.
             Err(_) => match self.session(id) {
                 Ok(Some((session, behavior))) if self.revoked.get(id.as_str()).is_none() => {
-                    (SessionFacts::Known(session, behavior), None)
+                    self.known_session(attempt, subjects, session, behavior, settings, now)
                 }
                 _ => (SessionFacts::Untellable, None),
             },
