@@ -73,7 +73,7 @@ impl State {
         if ledger.write(vec![row]).is_ok() {
             self.reserved.fetch_max(to, Ordering::Relaxed);
         } else {
-            self.is_behind.store(true, Ordering::Release);
+            self.refused.fetch_add(1, Ordering::SeqCst);
         }
         // A start with no block yet: any block counts.
         let _first = self.reserved.compare_exchange(u64::MAX, to, Ordering::Relaxed, Ordering::Relaxed);
@@ -97,8 +97,10 @@ impl State {
         if ledger.fault().is_some() {
             return;
         }
-        if self.is_behind.swap(false, Ordering::AcqRel) && !self.catch_up(ledger) {
-            self.is_behind.store(true, Ordering::Release);
+        // Counted before anything is looked at: what is refused from here on may have been passed already.
+        let refused = self.refused.load(Ordering::SeqCst);
+        if self.is_behind() && self.catch_up(ledger) {
+            self.caught_up.fetch_max(refused, Ordering::SeqCst);
         }
         for (id, held) in &self.sessions {
             if store_behavior(ledger, &id, &held).is_err() {
@@ -120,7 +122,7 @@ impl State {
         self.tasks.each(|id, life| put(Table::Tasks, id.as_bytes().to_vec(), work_rows::life(life)));
         self.reviews.each_row(|digest, row| put(Table::Reviews, digest.0.as_bytes().to_vec(), row));
         self.reserve(self.version());
-        all && !self.is_behind.load(Ordering::Acquire)
+        all
     }
 
     /// Drops sessions whose end lies one life back, and what is spent in the tables, beginning at a session's id. Returns

@@ -29,7 +29,7 @@ mod work_rows;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cardea_core::facts::{Behavior, is_silent};
 use cardea_core::posture::Posture;
@@ -96,8 +96,10 @@ pub struct State {
     tenants: Table<SmolStr, i64>,
     /// None: what is known ends with the process.
     ledger: Option<Ledger>,
-    /// Knowledge is in memory whose row the ledger did not take.
-    is_behind: AtomicBool,
+    /// How often the ledger did not take a row of what is in memory.
+    refused: AtomicU64,
+    /// How many of these were made good since.
+    caught_up: AtomicU64,
     feed: Feed,
 }
 
@@ -200,7 +202,8 @@ impl State {
             reviews: reviews::Reviews::default(),
             grants: grants::GrantIndex::default(),
             ledger,
-            is_behind: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
+            caught_up: AtomicU64::new(0),
             feed: Feed::default(),
         }
     }
@@ -228,7 +231,7 @@ impl State {
     /// When the disk refuses. The changes count on this node all the same.
     pub async fn durable(&self) -> Result<(), LedgerFault> {
         let Some(ledger) = &self.ledger else { return Ok(()) };
-        if self.is_behind.load(Ordering::Acquire) {
+        if self.is_behind() {
             return Err(LedgerFault::Full { why: ledger.fault() });
         }
         ledger.durable(ledger.ticket()).await
@@ -292,8 +295,13 @@ impl State {
     fn keep(&self, table: ledger::Table, key: Vec<u8>, value: Vec<u8>) {
         let Some(ledger) = &self.ledger else { return };
         if ledger.write(vec![Row::Put { table, key, value }]).is_err() {
-            self.is_behind.store(true, Ordering::Release);
+            self.refused.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    /// Whether knowledge is in memory whose row the ledger did not take.
+    fn is_behind(&self) -> bool {
+        self.caught_up.load(Ordering::SeqCst) < self.refused.load(Ordering::SeqCst)
     }
 
     /// Forgets a row of something that is spent: one that stays is dropped again after the next start.

@@ -40,6 +40,10 @@ impl Node {
     }
 }
 
+fn behind(state: &State) {
+    state.refused.fetch_add(1, Ordering::SeqCst);
+}
+
 pub(super) fn evict_all(state: &State) {
     state.sessions.invalidate_all();
     state.sessions.run_pending_tasks();
@@ -154,6 +158,51 @@ fn nothing_is_durable_while_the_ledger_takes_no_rows() {
     assert_eq!(code(&judge(&node.state, &snapshot, &attempt, at(3))), Some(ReasonCode::SessionRevoked));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert!(runtime.block_on(node.state.durable()).is_err(), "what ends is in force, and not acknowledged");
+    node.stop();
+}
+
+#[test]
+fn nothing_is_durable_until_all_that_the_ledger_refused_was_written() {
+    let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
+    let node = Node::start(dir.path(), 10);
+    let state = &node.state;
+    let (uid, other) = (agent(&snapshot, "a"), agent(&snapshot, "b"));
+    state.end(&Target::Principal(uid, 1), &SmolStr::default(), LIFE_MS, at(1)).unwrap();
+    // As if the ledger had not taken that.
+    behind(state);
+    let (entered, is_inside) = std::sync::mpsc::sync_channel(1);
+    let (release, is_released) = std::sync::mpsc::sync_channel::<()>(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let durable = || runtime.block_on(state.durable());
+    thread::scope(|scope| {
+        // Catching up does not get past what somebody else changes just now.
+        let changing = scope.spawn(|| {
+            state.subjects.update(
+                other,
+                1,
+                Subject::default,
+                |_| false,
+                move |_| {
+                    entered.send(()).unwrap();
+                    is_released.recv().unwrap();
+                },
+            )
+        });
+        is_inside.recv().unwrap();
+        let catching_up = scope.spawn(|| state.snapshot());
+        for _ in 0..20 {
+            let told = durable();
+            if told.is_ok() {
+                release.send(()).unwrap();
+                panic!("acknowledged, and not written");
+            }
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+        release.send(()).unwrap();
+        changing.join().unwrap().unwrap();
+        catching_up.join().unwrap();
+    });
+    assert_eq!(durable(), Ok(()));
     node.stop();
 }
 
