@@ -168,14 +168,15 @@ impl State {
         settings: &Settings,
         now: Now,
     ) -> (SessionFacts, Option<Learned>) {
-        let life_ms = life_ms(settings);
         if self.forgets_revocations(now) {
             return (SessionFacts::Untellable, None);
         }
+        let life_ms = life_ms(settings);
+        let kept_ms = self.remembers_ms(life_ms, now);
         // It may be one of those that were ended with all of somebody's sessions, and then dropped from memory.
         let cutoff = subjects.iter().flatten().filter_map(|subject| subject.cutoff_ms).max();
         let issued_ms = attempt.token.as_ref().and_then(|token| token.issued_ms);
-        let in_force = cutoff.filter(|cutoff| cutoff.saturating_add(life_ms) > now.wall_ms);
+        let in_force = cutoff.filter(|cutoff| cutoff.saturating_add(kept_ms) > now.wall_ms);
         if in_force.is_some_and(|cutoff| issued_ms.is_none_or(|issued| issued <= cutoff)) {
             return (SessionFacts::Revoked, None);
         }
@@ -183,7 +184,9 @@ impl State {
             return (SessionFacts::Unknown, None);
         };
         // That a session was ended is remembered for one life; an older token could outlast that memory.
-        if issued_ms.is_none_or(|issued| issued.saturating_add(life_ms) <= now.wall_ms) {
+        let is_too_old =
+            |issued: i64| issued.saturating_add(life_ms) <= now.wall_ms || self.memory.may_forget(issued);
+        if issued_ms.is_none_or(is_too_old) {
             return (SessionFacts::Unknown, None);
         }
         let expires_ms = now.wall_ms.saturating_add(life_ms);

@@ -17,6 +17,7 @@ mod gather;
 mod grants;
 mod heard;
 mod keeping;
+mod memory;
 mod reviews;
 mod rows;
 mod sessions;
@@ -47,6 +48,7 @@ use smol_str::SmolStr;
 pub use feed::{Feed, Follower, KeptBack, Key, Touched};
 pub use gather::{Learned, SKEW_MAX_MS, life_ms};
 use heard::Heard;
+use memory::Memory;
 pub use reviews::{Known, NotDecided, NotOpened, Settled};
 pub use sessions::{Closed, OpenFault, SessionChange, Target};
 pub use signals::{Change, Outcome, Signal};
@@ -96,6 +98,7 @@ pub struct State {
     tenants: Table<SmolStr, i64>,
     /// None: what is known ends with the process.
     ledger: Option<Ledger>,
+    memory: Memory,
     /// How often the ledger did not take a row of what is in memory.
     refused: AtomicU64,
     /// How many of these were made good since.
@@ -202,6 +205,7 @@ impl State {
             reviews: reviews::Reviews::default(),
             grants: grants::GrantIndex::default(),
             ledger,
+            memory: Memory::default(),
             refused: AtomicU64::new(0),
             caught_up: AtomicU64::new(0),
             feed: Feed::default(),
@@ -302,6 +306,13 @@ impl State {
     /// Whether knowledge is in memory whose row the ledger did not take.
     fn is_behind(&self) -> bool {
         self.caught_up.load(Ordering::SeqCst) < self.refused.load(Ordering::SeqCst)
+    }
+
+    /// For how long the end of sessions is remembered, now that they may last so long.
+    fn remembers_ms(&self, life_ms: i64, now: Now) -> i64 {
+        let keep = |row| self.keep(ledger::Table::Meta, keeping::MEMORY_KEY.to_vec(), row);
+        self.memory.rise(life_ms, now, keep);
+        self.memory.life_ms()
     }
 
     /// Forgets a row of something that is spent: one that stays is dropped again after the next start.

@@ -207,6 +207,62 @@ fn nothing_is_durable_until_all_that_the_ledger_refused_was_written() {
 }
 
 #[test]
+fn a_bundle_with_a_shorter_life_brings_back_no_session_that_was_ended() {
+    let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
+    let node = Node::start(dir.path(), 10);
+    for (id, owner) in [("one", "a"), ("two", "b"), ("three", "c")] {
+        let mut session = Session::open(id.into(), agent(&snapshot, owner), LIFE_MS, at(0));
+        session.tenant = (id == "two").then(|| "acme".into());
+        node.state.open(session, 0, at(0)).unwrap();
+    }
+    let shorter_ms = LIFE_MS / 100;
+    let apply = |change: Change| {
+        node.state.apply(&Signal { event_ms: 1, change }, shorter_ms, at(1)).unwrap();
+    };
+    apply(Change::Revoked(Target::Principal(agent(&snapshot, "a"), 1), "bye".into()));
+    apply(Change::Revoked(Target::Tenant("acme".into(), 1), "bye".into()));
+    apply(Change::Credential(agent(&snapshot, "c")));
+    let late = at(LIFE_MS / 2);
+    let stands = |node: &Node| {
+        node.state.sweep("", shorter_ms, late).unwrap();
+        for (id, owner) in [("one", "a"), ("two", "b")] {
+            let verdict = judge(&node.state, &snapshot, &attempt(&snapshot, owner, id, None), late);
+            assert_eq!(code(&verdict), Some(ReasonCode::SessionRevoked), "{id}");
+        }
+        assert!(says_changed(&node.state, &snapshot, &attempt(&snapshot, "c", "three", None)));
+    };
+    stands(&node);
+    node.settle();
+    node.stop();
+    let node = Node::start(dir.path(), 10);
+    stands(&node);
+    node.stop();
+}
+
+#[test]
+fn a_bundle_with_a_longer_life_brings_back_no_session_that_was_ended() {
+    let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
+    let node = Node::start(dir.path(), 10);
+    let shorter_ms = LIFE_MS / 100;
+    node.state.end(&Target::Session("s".into()), &SmolStr::default(), shorter_ms, at(1)).unwrap();
+    node.state.sweep("", shorter_ms, at(LIFE_MS / 2)).unwrap();
+    assert_eq!(node.state.usage().revocations, 0);
+    let asked = |node: &Node, issued_ms: i64, id: &str| {
+        let token = Token { issued_ms: Some(issued_ms), ..Token::default() };
+        let attempt = attempt(&snapshot, "a", id, Some(token));
+        judge(&node.state, &snapshot, &attempt, at(LIFE_MS / 2 + 1)).decision()
+    };
+    // This bundle's life is a day.
+    assert_eq!(asked(&node, 0, "s"), Decision::Deny, "its end may be forgotten");
+    assert_eq!(asked(&node, LIFE_MS / 2, "t"), Decision::Allow);
+    node.settle();
+    node.stop();
+    let node = Node::start(dir.path(), 10);
+    assert_eq!(asked(&node, 0, "s"), Decision::Deny);
+    node.stop();
+}
+
+#[test]
 fn the_posture_of_a_device_reaches_its_sessions_and_the_newest_report_counts() {
     let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
     let node = Node::start(dir.path(), 10);
