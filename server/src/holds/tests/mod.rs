@@ -502,6 +502,36 @@ fn what_cannot_be_told_again_is_forgotten() {
 }
 
 #[test]
+fn a_forget_that_was_lost_on_the_way_is_told_again() {
+    for registers_again in [false, true] {
+        let mut node = Node::new();
+        node.session("s", "a");
+        let gate = node.open();
+        node.add(&gate, 1, Node::read_by("a", "list", "s"));
+        let Some(Batch::Answers { sequence, .. }) = gate.outbox.take(9) else { panic!("no answer") };
+        for hold_id in 2..=limits::HOLD_OUTBOX_MAX as u64 + 2 {
+            node.add(&gate, hold_id, Node::read_by("a", "list", "s"));
+        }
+        let Some(Batch::Forget { sequence: forgotten, .. }) = gate.outbox.take(9) else {
+            panic!("no forget")
+        };
+        if registers_again {
+            node.add(&gate, 2, Node::read_by("a", "list", "s"));
+        }
+        // The connection breaks before any of this is heard.
+        let again = node.resume(gate.token, sequence);
+        assert!(again.resumed);
+        let Some(Batch::Forget { sequence: heard, .. }) = again.outbox.take(9) else { panic!("no forget") };
+        assert!(heard >= forgotten);
+        // Whoever heard of it is not told again.
+        node.add(&again, 3, Node::read_by("a", "list", "s"));
+        let last = node.resume(gate.token, heard);
+        node.settle();
+        assert_eq!(told(&last), [(3, ALLOW)]);
+    }
+}
+
+#[test]
 fn a_lost_stream_is_kept_for_a_while_and_one_whose_caller_is_done_is_not() {
     let mut node = Node::new();
     node.session("s", "a");
