@@ -92,6 +92,8 @@ impl<S> Engine<S> {
         if let Some(before) = stream.outbox.take() {
             before.end(End::Resumed);
         }
+        // What is left to tell the connection before, it is not told any more.
+        self.backlog.retain(|work| work.missed_by.is_none_or(|(missed_by, _)| missed_by != id));
         let is_newer = |place: &u32| {
             let told = self.book.get(*place).and_then(|hold| hold.told.as_ref());
             told.is_none_or(|told| told.sequence > from)

@@ -532,6 +532,23 @@ fn a_forget_that_was_lost_on_the_way_is_told_again() {
 }
 
 #[test]
+fn a_stream_that_is_resumed_again_and_again_leaves_no_work_behind() {
+    let mut node = Node::new();
+    node.session("s", "a");
+    let gate = node.open();
+    for hold_id in 1..=1000 {
+        node.add(&gate, hold_id, Node::read_by("a", "list", "s"));
+    }
+    for _ in 0..100 {
+        node.resume(gate.token, 0);
+        assert!(node.engine.backlog.len() <= 1, "{}", node.engine.backlog.len());
+    }
+    let last = node.resume(gate.token, 0);
+    node.settle();
+    assert_eq!(told(&last).len(), 1000);
+}
+
+#[test]
 fn a_lost_stream_is_kept_for_a_while_and_one_whose_caller_is_done_is_not() {
     let mut node = Node::new();
     node.session("s", "a");
