@@ -170,7 +170,9 @@ impl<S> Engine<S> {
     pub(super) fn look_for_lost(&mut self, now: Now) {
         let mut over = Vec::new();
         for (id, stream) in &mut self.streams {
-            match stream.outbox.as_ref().map(|outbox| outbox.left()) {
+            // Nobody else has it: its caller was gone before it could be given the stream.
+            let is_dropped = |outbox: &Waiting<S>| (Arc::strong_count(outbox) == 1).then_some(Left::Lost);
+            match stream.outbox.as_ref().map(|outbox| outbox.left().or_else(|| is_dropped(outbox))) {
                 Some(None) => {}
                 Some(Some(Left::Done)) => over.push(*id),
                 Some(Some(Left::Lost)) => {

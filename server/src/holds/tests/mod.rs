@@ -549,6 +549,15 @@ fn a_stream_that_is_resumed_again_and_again_leaves_no_work_behind() {
 }
 
 #[test]
+fn a_stream_whose_caller_left_before_it_was_told_of_it_is_lost() {
+    let mut node = Node::new();
+    drop(node.open());
+    node.clock.advance(limits::HOLD_ROUND);
+    node.settle();
+    assert_eq!(node.engine.streams.len(), 0);
+}
+
+#[test]
 fn a_lost_stream_is_kept_for_a_while_and_one_whose_caller_is_done_is_not() {
     let mut node = Node::new();
     node.session("s", "a");
