@@ -31,7 +31,7 @@ const START_MS: i64 = 1_764_000_000_000;
 const LIFE_MS: i64 = 1_000_000;
 const SCHEMA: &str = "
 entity Agent, Doc;
-type Facts = { session: Cardea::Session, risk: Cardea::Risk, task: Cardea::Task };
+type Facts = { session: Cardea::Session, risk: Cardea::Risk, task: Cardea::Task, request: { amount?: Long } };
 action read, list, work appliesTo { principal: Agent, resource: Doc, context: Facts };
 ";
 const POLICIES: &str = r#"
@@ -555,6 +555,18 @@ fn a_stream_whose_caller_left_before_it_was_told_of_it_is_lost() {
     node.clock.advance(limits::HOLD_ROUND);
     node.settle();
     assert_eq!(node.engine.streams.len(), 0);
+}
+
+#[test]
+fn an_allow_that_comes_to_rest_on_the_context_is_told_anew() {
+    let mut node = Node::new();
+    node.session("s", "a");
+    let gate = node.open();
+    node.add(&gate, 1, Node::read_by("a", "list", "s"));
+    assert_eq!(told(&gate), [(1, ALLOW)]);
+    // The same answer for this attempt, and another one for others that would reuse it.
+    node.swap(2, &format!("{POLICIES} forbid(principal, action, resource) when {{ context.request has amount && context.request.amount > 5 }};"));
+    assert_eq!(told(&gate), [(1, ALLOW)]);
 }
 
 #[test]
