@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::holds::{Holds, Wanted};
-use super::table::{Held, Kept};
+use super::table::{Asked, Held, Kept};
 use super::{MS_NS, Shared};
 use crate::Client;
 use crate::hold::{HoldReceiver, HoldSender};
@@ -215,7 +215,8 @@ impl State {
         if lease.held_lease_ms == 0 {
             return self.drop_hold(told.hold_id);
         }
-        table.store(hold.keys.of(lease.on_context), kept, hold.generation, now_ns);
+        let key = hold.keys.of(lease.on_context);
+        table.store(key, kept, Asked { generation: hold.generation, ..table.asked(key) }, now_ns);
         self.holds.answered(told.hold_id, until_ns);
     }
 
