@@ -168,3 +168,15 @@ fn an_allow_that_was_asked_for_before_it_was_taken_back_is_not_kept() {
     both.shared.table.store(keys.of(true), kept, asked, 6 * MS_NS);
     assert!(!both.reuses(7, &read()));
 }
+
+#[test]
+fn an_allow_that_is_told_anew_ends_no_later_than_its_lease_from_the_registration() {
+    let mut both = Both::open();
+    let hold = both.register(1, &read(), true);
+    both.answer(3, hold, Decision::Allow);
+    // It may have been on its way for long.
+    both.answer(90, hold, Decision::Allow);
+    assert!(both.reuses(100, &read()));
+    both.beat(100);
+    assert!(!both.reuses(101, &read()));
+}
