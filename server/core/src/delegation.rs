@@ -45,30 +45,45 @@ impl Parent {
     }
 }
 
-/// Where the sessions above one stand, taken together: the nearest that is not live says so. `find` reads a session, and
-/// `is_cut` tells whether one was ended otherwise than by itself. A parent that is not found, or whose id is another
-/// session's by now, was ended or has expired long ago. Idling ends nobody else's session.
+/// Where the sessions above one stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Above {
+    /// All are live, until the first of them reaches its end, Unix milliseconds; without any that is [`i64::MAX`].
+    LiveUntil(i64),
+    /// The nearest that is not live has expired.
+    Expired,
+    /// The nearest that is not live was ended.
+    Revoked,
+}
+
+/// Where the sessions above one stand, taken together. `find` reads a session, and `is_cut` tells whether one was ended
+/// otherwise than by itself. A parent that is not found, or whose id is another session's by now, was ended or has expired
+/// long ago. Idling ends nobody else's session.
 #[must_use]
 pub fn above(
     session: &Session,
     now: Now,
     mut find: impl FnMut(&str) -> Option<Arc<Session>>,
     mut is_cut: impl FnMut(&Session) -> bool,
-) -> Status {
+) -> Above {
     let mut link = session.parent.clone();
+    let mut ends_ms = i64::MAX;
     for _ in 0..DEPTH_MAX {
-        let Some(parent) = link else { return Status::Live };
+        let Some(parent) = link else { return Above::LiveUntil(ends_ms) };
         let found = find(&parent.id).filter(|found| found.opened_ms == parent.opened_ms);
-        let Some(found) = found else { return Status::Revoked };
+        let Some(found) = found else { return Above::Revoked };
         if is_cut(&found) {
-            return Status::Revoked;
+            return Above::Revoked;
         }
         match found.status(found.opened_ms, 0, now) {
-            Status::Live => link = found.parent.clone(),
-            over @ (Status::Expired | Status::Revoked) => return over,
+            Status::Live => {}
+            Status::Expired => return Above::Expired,
+            Status::Revoked => return Above::Revoked,
         }
+        ends_ms = ends_ms.min(found.expires_ms);
+        link = found.parent.clone();
     }
-    if link.is_none() { Status::Live } else { Status::Revoked }
+    if link.is_none() { Above::LiveUntil(ends_ms) } else { Above::Revoked }
 }
 
 #[cfg(test)]
@@ -99,6 +114,11 @@ mod tests {
             !ended && now_ms < *expires_ms && parent.is_none_or(|parent| self.is_live(parent, now_ms))
         }
 
+        fn ends_ms(&self, node: usize) -> i64 {
+            let Node { parent, expires_ms, .. } = &self.nodes[node];
+            parent.map_or(*expires_ms, |parent| self.ends_ms(parent).min(*expires_ms))
+        }
+
         fn depth(&self, node: usize) -> u8 {
             self.nodes[node].parent.map_or(0, |parent| 1 + self.depth(parent))
         }
@@ -112,6 +132,8 @@ mod tests {
             life_ms: i64,
         },
         End(usize),
+        /// Moves its end, earlier or later.
+        Move(usize, i64),
         /// Forgets a session, as memory under pressure might.
         Forget(usize),
         Pass(i64),
@@ -123,6 +145,7 @@ mod tests {
             6 => (id(), proptest::option::weighted(0.8, id()), 1..60i64)
                 .prop_map(|(id, under, life_ms)| Step::Open { id, under, life_ms }),
             1 => id().prop_map(Step::End),
+            1 => (id(), 1..60i64).prop_map(|(id, life_ms)| Step::Move(id, life_ms)),
             1 => id().prop_map(Step::Forget),
             3 => (1..10i64).prop_map(Step::Pass),
         ]
@@ -138,15 +161,18 @@ mod tests {
             Now { mono_ns: 0, wall_ms: self.now_ms }
         }
 
+        /// When it is over, if it is live.
+        fn ends_ms(&self, id: usize) -> Option<i64> {
+            let session = self.sessions.get(&id)?;
+            let find = |id: &str| self.sessions.get(&id.parse().unwrap()).cloned();
+            match (session.status(0, 0, self.now()), above(session, self.now(), find, |_| false)) {
+                (Status::Live, Above::LiveUntil(ends_ms)) => Some(ends_ms.min(session.expires_ms)),
+                _ => None,
+            }
+        }
+
         fn is_live(&self, id: usize) -> bool {
-            let Some(session) = self.sessions.get(&id) else { return false };
-            session.status(0, 0, self.now()) == Status::Live
-                && above(
-                    session,
-                    self.now(),
-                    |id| self.sessions.get(&id.parse().unwrap()).cloned(),
-                    |_| false,
-                ) == Status::Live
+            self.ends_ms(id).is_some()
         }
 
         fn open(&mut self, id: usize, under: Option<usize>, life_ms: i64) -> bool {
@@ -203,6 +229,13 @@ mod tests {
                             model.nodes[model.current[&id]].ended = true;
                         }
                     }
+                    Step::Move(id, life_ms) => {
+                        if let Some(session) = sut.sessions.get_mut(&id).filter(|one| one.expires_ms > sut.now_ms) {
+                            let expires_ms = sut.now_ms + life_ms;
+                            *session = Arc::new(Session { expires_ms, ..Session::clone(session) });
+                            model.nodes[model.current[&id]].expires_ms = expires_ms;
+                        }
+                    }
                     Step::Forget(id) => {
                         sut.sessions.remove(&id);
                         if let Some(node) = model.current.remove(&id) {
@@ -212,7 +245,8 @@ mod tests {
                     Step::Pass(ms) => sut.now_ms += ms,
                 }
                 for (id, node) in &model.current {
-                    prop_assert_eq!(sut.is_live(*id), model.is_live(*node, sut.now_ms), "session {}", id);
+                    let ends_ms = model.is_live(*node, sut.now_ms).then(|| model.ends_ms(*node));
+                    prop_assert_eq!(sut.ends_ms(*id), ends_ms, "session {}", id);
                 }
             }
         }
@@ -232,12 +266,12 @@ mod tests {
         let last = chain.last().unwrap().clone();
         assert_eq!(Parent::of(&last), Err(TooDeep));
         let find = |id: &str| chain.get(id.parse::<usize>().unwrap()).cloned().map(Arc::new);
-        assert_eq!(above(&last, now, find, |_| false), Status::Live);
-        assert_eq!(above(&last, now, find, |one| one.id == "0"), Status::Revoked);
+        assert_eq!(above(&last, now, find, |_| false), Above::LiveUntil(10));
+        assert_eq!(above(&last, now, find, |one| one.id == "0"), Above::Revoked);
         // A circle, which no opening makes, is no reason to go on for ever.
         let mut circle = last;
         circle.parent = Some(Parent { id: circle.id.clone(), opened_ms: 0, depth: 1 });
         let itself = Arc::new(circle.clone());
-        assert_eq!(above(&circle, now, |_| Some(Arc::clone(&itself)), |_| false), Status::Revoked);
+        assert_eq!(above(&circle, now, |_| Some(Arc::clone(&itself)), |_| false), Above::Revoked);
     }
 }

@@ -79,7 +79,11 @@ impl Subject {
     #[must_use]
     pub fn is_spent(&self, now: Now, session_life_ms: i64) -> bool {
         let is_past = |at: i64| at.saturating_add(session_life_ms) < now.wall_ms;
-        self.risk.as_ref().is_none_or(|risk| risk.score(now) == 0)
+        // That a risk was cleared outlives what it cleared, which may come again.
+        let is_over = |risk: &Risk| {
+            risk.score(now) == 0 && risk.slots().all(|(_, slot)| slot.weight > 0 || is_past(slot.event_ms))
+        };
+        self.risk.as_deref().is_none_or(is_over)
             && self.standing.is_none_or(|(at, standing)| standing == Standing::Enabled && is_past(at))
             && self.cutoff_ms.is_none_or(is_past)
             && self.credential_ms.is_none_or(is_past)
@@ -191,6 +195,26 @@ mod tests {
         assert!(subject.is_disabled());
         assert!(subject.stand(Standing::Enabled, 6));
         assert!(!subject.is_disabled());
+    }
+
+    #[test]
+    fn a_risk_that_was_cleared_does_not_come_back_with_a_late_signal() {
+        let signal = |severity: u8, event_ms: i64| RiskSignal {
+            kind: crate::risk::RiskKind::Operator,
+            severity,
+            confidence: 100,
+            event_ms,
+            half_life_s: 3600,
+        };
+        let at = |wall_ms: i64| Now { mono_ns: 0, wall_ms };
+        let mut subject = Subject::default();
+        subject.risk(&signal(90, 5));
+        subject.risk(&signal(0, 10));
+        assert!(
+            !subject.is_spent(at(1000), 1000),
+            "forgotten, and told of the risk again, it would be at risk"
+        );
+        assert!(subject.is_spent(at(1011), 1000));
     }
 
     #[test]

@@ -196,16 +196,15 @@ impl Conversation {
         })
     }
 
-    /// A sign of life, while holds are being judged.
+    /// A sign of life, while holds are being judged. It says that nothing else changed, so it waits for what is still to be
+    /// told.
     fn beat(&mut self) -> Option<Said> {
         let told = self.holds.told();
         if !self.holds.is_alive() {
             return None;
         }
-        let (sequence, is_all) = self.outbox.told();
-        if is_all {
-            self.told_version = self.told_version.max(told);
-        }
+        let sequence = self.outbox.told()?;
+        self.told_version = self.told_version.max(told);
         Some(Said::Heartbeat(v1::HoldHeartbeat { state_version: self.told_version, sequence }))
     }
 

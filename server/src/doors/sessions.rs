@@ -75,7 +75,7 @@ impl SessionDoor {
 
     /// As decisions see it.
     fn message(&self, session: &Arc<Session>, now: Now) -> v1::Session {
-        let session = &*self.0.state().informed(session);
+        let session = &*self.0.state().informed(session, now);
         let idle_max_s =
             self.0.policy().snapshot().map_or(0, |snapshot| snapshot.settings().sessions.idle_max_s);
         let known = self.0.state().session(&session.id).ok().flatten();

@@ -221,11 +221,12 @@ impl<T> Outbox<T> {
         (!answers.is_empty()).then(|| Batch::Answers { answers, sequence: inner.told(), is_all })
     }
 
-    /// For the reader: up to where everything was told, and whether that is all there is.
+    /// For the reader: up to where everything was told, if nothing else waits or is still to come of what was missed.
     #[must_use]
-    pub fn told(&self) -> (u64, bool) {
+    pub fn told(&self) -> Option<u64> {
         let inner = self.inner.lock();
-        (inner.told(), inner.waiting.is_empty() && inner.forget.is_none() && inner.catching_up.is_none())
+        let is_all = inner.waiting.is_empty() && inner.forget.is_none() && inner.catching_up.is_none();
+        is_all.then_some(inner.sequence)
     }
 
     /// For the reader: why no more comes, once what waits was taken.
@@ -302,6 +303,7 @@ mod tests {
         outbox.push(1, 1, 'a');
         outbox.push(2, 2, 'b');
         assert_eq!(outbox.push(3, 3, 'c'), Pushed::Overflowed);
+        assert_eq!(outbox.told(), None, "who breaks off here has not heard of it");
         assert_eq!(outbox.push(4, 4, 'd'), Pushed::Waits, "what is registered after it counts");
         assert_eq!(outbox.take(9), Some(Batch::Forget { why: Forget::SlowReader, sequence: 3 }));
         assert_eq!(answers(outbox.take(9)).0, [(4, 'd')]);
@@ -323,11 +325,15 @@ mod tests {
     fn nothing_beyond_what_was_heard_counts_as_told_until_a_resumed_stream_caught_up() {
         let outbox = Outbox::new(8, 3);
         outbox.set_catching_up(Some(3));
+        assert_eq!(outbox.told(), None);
         outbox.push(1, 10, 'a');
         assert_eq!(answers(outbox.take(9)), (vec![(1, 'a')], 3, false));
+        assert_eq!(outbox.told(), None);
         outbox.push(2, 11, 'b');
         outbox.set_catching_up(None);
+        assert_eq!(outbox.told(), None);
         assert_eq!(answers(outbox.take(9)), (vec![(2, 'b')], 11, true));
+        assert_eq!(outbox.told(), Some(11));
     }
 
     proptest! {

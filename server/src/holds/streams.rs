@@ -32,6 +32,8 @@ pub(super) struct Stream<S> {
     lost_ns: u64,
     /// The number of the newest answer.
     pub(super) sequence: u64,
+    /// The number of the newest answer when it was last told to forget: whoever heard less did not hear that.
+    forgotten: u64,
     /// How many were told something else than allow.
     pub(super) not_allowed: usize,
     /// By the caller's own name: the place in the book.
@@ -70,6 +72,7 @@ impl<S> Engine<S> {
             carried: 0,
             lost_ns: 0,
             sequence: 0,
+            forgotten: 0,
             not_allowed: 0,
             holds: BTreeMap::new(),
         };
@@ -89,17 +92,22 @@ impl<S> Engine<S> {
         if let Some(before) = stream.outbox.take() {
             before.end(End::Resumed);
         }
-        let was_told = from <= stream.sequence;
-        let outbox = Arc::new(Outbox::new(limits::HOLD_OUTBOX_MAX, from.min(stream.sequence)));
-        stream.outbox = Some(Arc::clone(&outbox));
-        stream.carried += 1;
-        let carried = stream.carried;
+        // What is left to tell the connection before, it is not told any more.
+        self.backlog.retain(|work| work.missed_by.is_none_or(|(missed_by, _)| missed_by != id));
         let is_newer = |place: &u32| {
             let told = self.book.get(*place).and_then(|hold| hold.told.as_ref());
             told.is_none_or(|told| told.sequence > from)
         };
         let missed: Vec<u32> = stream.holds.values().copied().filter(is_newer).collect();
-        if !was_told || missed.len() > limits::HOLD_OUTBOX_MAX / 2 {
+        // A forget may have been lost on the way, as any answer; who did not hear of it is told again.
+        let is_known = (stream.forgotten..=stream.sequence).contains(&from);
+        let goes_on = is_known && missed.len() <= limits::HOLD_OUTBOX_MAX / 2;
+        let told = if goes_on { from } else { stream.sequence };
+        let outbox = Arc::new(Outbox::new(limits::HOLD_OUTBOX_MAX, told));
+        stream.outbox = Some(Arc::clone(&outbox));
+        stream.carried += 1;
+        let carried = stream.carried;
+        if !goes_on {
             outbox.forget(Forget::TooOld);
             self.forget(id, Forget::TooOld);
         } else if !missed.is_empty() {
@@ -143,6 +151,7 @@ impl<S> Engine<S> {
             // Ended at once, not later: what is registered after it must not be taken for what was before.
             let gone = std::mem::take(&mut stream.holds);
             stream.not_allowed = 0;
+            stream.forgotten = stream.sequence;
             self.dying.extend(gone.values());
             for place in gone.values() {
                 if let Some(hold) = self.book.get_mut(*place) {
@@ -161,7 +170,9 @@ impl<S> Engine<S> {
     pub(super) fn look_for_lost(&mut self, now: Now) {
         let mut over = Vec::new();
         for (id, stream) in &mut self.streams {
-            match stream.outbox.as_ref().map(|outbox| outbox.left()) {
+            // Nobody else has it: its caller was gone before it could be given the stream.
+            let is_dropped = |outbox: &Waiting<S>| (Arc::strong_count(outbox) == 1).then_some(Left::Lost);
+            match stream.outbox.as_ref().map(|outbox| outbox.left().or_else(|| is_dropped(outbox))) {
                 Some(None) => {}
                 Some(Some(Left::Done)) => over.push(*id),
                 Some(Some(Left::Lost)) => {

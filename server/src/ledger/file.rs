@@ -77,6 +77,8 @@ impl StoreFile {
         // What is in here names identities and how far they are trusted: nobody else's business.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
         fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(io)?;
+        // A new file has a name only once its directory is on disk, too.
+        fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
         let database = builder().create(&path).map_err(|why| refused(&path, why))?;
         upgrade::to_current(&database, &path)?;
         Ok(Self { path, database: RwLock::new(Some(database)) })

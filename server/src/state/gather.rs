@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use cardea_core::attempt::{Attempt, Token};
 use cardea_core::decide::Question;
+use cardea_core::delegation::Above;
 use cardea_core::facts::{Behavior, Facts, HopFacts, SessionFacts, TaskFacts};
 use cardea_core::grant::Grants;
 use cardea_core::session::{Session, Status};
@@ -99,9 +100,9 @@ impl State {
         now: Now,
     ) -> (SessionFacts, Option<Learned>) {
         let own = self.subjects.get(&session.principal);
-        if self.above(&session, now) != Status::Live {
+        let Above::LiveUntil(ends_ms) = self.above(&session, now) else {
             return (SessionFacts::Revoked, None);
-        }
+        };
         // Ending one hop's sessions ends what runs below it.
         let cutoff = subjects.iter().chain([&own]).flatten().filter_map(|subject| subject.cutoff_ms).max();
         let cutoff = cutoff.max(self.tenant_cutoff(&session));
@@ -116,14 +117,23 @@ impl State {
             _ => None,
         };
         let session = learned.as_ref().map_or(session, |learned| Arc::clone(&learned.session));
-        (SessionFacts::Known(self.with_posture(with_credential(session, own.as_ref())), behavior), learned)
+        (SessionFacts::Known(self.seen(session, own.as_ref(), ends_ms), behavior), learned)
     }
 
-    /// A session as decisions see it: with what was heard of its principal's credential and of its device.
+    /// A session as decisions see it: with what was heard of its principal's credential and of its device, and with the end
+    /// that those above it set.
     #[must_use]
-    pub fn informed(&self, session: &Arc<Session>) -> Arc<Session> {
+    pub fn informed(&self, session: &Arc<Session>, now: Now) -> Arc<Session> {
         let own = self.subjects.get(&session.principal);
-        self.with_posture(with_credential(Arc::clone(session), own.as_ref()))
+        let ends_ms = match self.above(session, now) {
+            Above::LiveUntil(ends_ms) => ends_ms,
+            Above::Expired | Above::Revoked => i64::MAX,
+        };
+        self.seen(Arc::clone(session), own.as_ref(), ends_ms)
+    }
+
+    fn seen(&self, session: Arc<Session>, own: Option<&Subject>, ends_ms: i64) -> Arc<Session> {
+        self.with_posture(with_credential(ending_by(session, ends_ms), own))
     }
 
     /// What was heard of the session's device counts, if it is newer than what the session says itself.
@@ -158,14 +168,15 @@ impl State {
         settings: &Settings,
         now: Now,
     ) -> (SessionFacts, Option<Learned>) {
-        let life_ms = life_ms(settings);
         if self.forgets_revocations(now) {
             return (SessionFacts::Untellable, None);
         }
+        let life_ms = life_ms(settings);
+        let kept_ms = self.remembers_ms(life_ms, now);
         // It may be one of those that were ended with all of somebody's sessions, and then dropped from memory.
         let cutoff = subjects.iter().flatten().filter_map(|subject| subject.cutoff_ms).max();
         let issued_ms = attempt.token.as_ref().and_then(|token| token.issued_ms);
-        let in_force = cutoff.filter(|cutoff| cutoff.saturating_add(life_ms) > now.wall_ms);
+        let in_force = cutoff.filter(|cutoff| cutoff.saturating_add(kept_ms) > now.wall_ms);
         if in_force.is_some_and(|cutoff| issued_ms.is_none_or(|issued| issued <= cutoff)) {
             return (SessionFacts::Revoked, None);
         }
@@ -173,7 +184,9 @@ impl State {
             return (SessionFacts::Unknown, None);
         };
         // That a session was ended is remembered for one life; an older token could outlast that memory.
-        if issued_ms.is_none_or(|issued| issued.saturating_add(life_ms) <= now.wall_ms) {
+        let is_too_old =
+            |issued: i64| issued.saturating_add(life_ms) <= now.wall_ms || self.memory.may_forget(issued);
+        if issued_ms.is_none_or(is_too_old) {
             return (SessionFacts::Unknown, None);
         }
         let expires_ms = now.wall_ms.saturating_add(life_ms);
@@ -196,12 +209,20 @@ impl State {
             // Somebody else opened or ended it meanwhile.
             Err(_) => match self.session(id) {
                 Ok(Some((session, behavior))) if self.revoked.get(id.as_str()).is_none() => {
-                    (SessionFacts::Known(session, behavior), None)
+                    self.known_session(attempt, subjects, session, behavior, settings, now)
                 }
                 _ => (SessionFacts::Untellable, None),
             },
         }
     }
+}
+
+/// The session, over by then at the latest: its own end may have been moved since it was opened, or that of one above it.
+fn ending_by(session: Arc<Session>, ends_ms: i64) -> Arc<Session> {
+    if session.expires_ms <= ends_ms {
+        return session;
+    }
+    Arc::new(Session { expires_ms: ends_ms, ..Session::clone(&session) })
 }
 
 /// The session, its login outdated if a credential of its principal changed after it.

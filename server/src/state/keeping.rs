@@ -23,6 +23,8 @@ const VERSIONS_BLOCK: u64 = 1 << 20;
 pub(super) const VERSIONS_MARGIN: u64 = VERSIONS_BLOCK / 2;
 /// Where it stands up to which version they were given out.
 const VERSIONS_KEY: &[u8] = b"versions";
+/// Where it stands for how long ends are remembered.
+pub(super) const MEMORY_KEY: &[u8] = b"memory";
 
 impl State {
     /// Reads everything but the sessions.
@@ -37,6 +39,9 @@ impl State {
         };
         self.version.store(reserved, Ordering::SeqCst);
         self.reserve(reserved);
+        if let Some(row) = ledger.get(Table::Meta, MEMORY_KEY)? {
+            self.memory.restore(&row).ok_or_else(|| rows::unreadable("`meta`"))?;
+        }
         self.stored.store(ledger.len(Table::Sessions)?, Ordering::Relaxed);
         each(ledger, Table::Subjects, |key, value| {
             let (uid, subject) = (rows::uid(key)?, rows::to_subject(value)?);
@@ -73,7 +78,7 @@ impl State {
         if ledger.write(vec![row]).is_ok() {
             self.reserved.fetch_max(to, Ordering::Relaxed);
         } else {
-            self.is_behind.store(true, Ordering::Release);
+            self.refused.fetch_add(1, Ordering::SeqCst);
         }
         // A start with no block yet: any block counts.
         let _first = self.reserved.compare_exchange(u64::MAX, to, Ordering::Relaxed, Ordering::Relaxed);
@@ -97,8 +102,10 @@ impl State {
         if ledger.fault().is_some() {
             return;
         }
-        if self.is_behind.swap(false, Ordering::AcqRel) && !self.catch_up(ledger) {
-            self.is_behind.store(true, Ordering::Release);
+        // Counted before anything is looked at: what is refused from here on may have been passed already.
+        let refused = self.refused.load(Ordering::SeqCst);
+        if self.is_behind() && self.catch_up(ledger) {
+            self.caught_up.fetch_max(refused, Ordering::SeqCst);
         }
         for (id, held) in &self.sessions {
             if store_behavior(ledger, &id, &held).is_err() {
@@ -119,8 +126,9 @@ impl State {
         self.tenants.each(|name, until| put(Table::Tenants, name.as_bytes().to_vec(), rows::instant(*until)));
         self.tasks.each(|id, life| put(Table::Tasks, id.as_bytes().to_vec(), work_rows::life(life)));
         self.reviews.each_row(|digest, row| put(Table::Reviews, digest.0.as_bytes().to_vec(), row));
+        put(Table::Meta, MEMORY_KEY.to_vec(), self.memory.row());
         self.reserve(self.version());
-        all && !self.is_behind.load(Ordering::Acquire)
+        all
     }
 
     /// Drops sessions whose end lies one life back, and what is spent in the tables, beginning at a session's id. Returns
@@ -129,14 +137,15 @@ impl State {
     /// # Errors
     /// When the disk cannot be read.
     pub fn sweep(&self, from: &str, life_ms: i64, now: Now) -> Result<Option<SmolStr>, LedgerFault> {
+        let kept_ms = self.remembers_ms(life_ms, now);
         self.revoked.sweep(now.wall_ms, |until| *until < now.wall_ms);
-        self.subjects.sweep(now.wall_ms, |subject| subject.is_spent(now, life_ms));
+        self.subjects.sweep(now.wall_ms, |subject| subject.is_spent(now, kept_ms));
         // What is left then is what the session says itself, which is older and no more open.
         self.devices.sweep(now.wall_ms, |device| {
-            device.compliant && device.event_ms.saturating_add(life_ms) < now.wall_ms
+            device.compliant && device.event_ms.saturating_add(kept_ms) < now.wall_ms
         });
         self.tasks.sweep(now.wall_ms, |life| tasks::is_spent(life, now));
-        self.tenants.sweep(now.wall_ms, |until| until.saturating_add(life_ms) < now.wall_ms);
+        self.tenants.sweep(now.wall_ms, |until| until.saturating_add(kept_ms) < now.wall_ms);
         let Some(ledger) = &self.ledger else { return Ok(None) };
         let mut over = Vec::new();
         let mut next = None;

@@ -17,6 +17,7 @@ mod gather;
 mod grants;
 mod heard;
 mod keeping;
+mod memory;
 mod reviews;
 mod rows;
 mod sessions;
@@ -29,7 +30,7 @@ mod work_rows;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cardea_core::facts::{Behavior, is_silent};
 use cardea_core::posture::Posture;
@@ -47,6 +48,7 @@ use smol_str::SmolStr;
 pub use feed::{Feed, Follower, KeptBack, Key, Touched};
 pub use gather::{Learned, SKEW_MAX_MS, life_ms};
 use heard::Heard;
+use memory::Memory;
 pub use reviews::{Known, NotDecided, NotOpened, Settled};
 pub use sessions::{Closed, OpenFault, SessionChange, Target};
 pub use signals::{Change, Outcome, Signal};
@@ -96,8 +98,11 @@ pub struct State {
     tenants: Table<SmolStr, i64>,
     /// None: what is known ends with the process.
     ledger: Option<Ledger>,
-    /// Knowledge is in memory whose row the ledger did not take.
-    is_behind: AtomicBool,
+    memory: Memory,
+    /// How often the ledger did not take a row of what is in memory.
+    refused: AtomicU64,
+    /// How many of these were made good since.
+    caught_up: AtomicU64,
     feed: Feed,
 }
 
@@ -200,7 +205,9 @@ impl State {
             reviews: reviews::Reviews::default(),
             grants: grants::GrantIndex::default(),
             ledger,
-            is_behind: AtomicBool::new(false),
+            memory: Memory::default(),
+            refused: AtomicU64::new(0),
+            caught_up: AtomicU64::new(0),
             feed: Feed::default(),
         }
     }
@@ -228,7 +235,7 @@ impl State {
     /// When the disk refuses. The changes count on this node all the same.
     pub async fn durable(&self) -> Result<(), LedgerFault> {
         let Some(ledger) = &self.ledger else { return Ok(()) };
-        if self.is_behind.load(Ordering::Acquire) {
+        if self.is_behind() {
             return Err(LedgerFault::Full { why: ledger.fault() });
         }
         ledger.durable(ledger.ticket()).await
@@ -292,8 +299,20 @@ impl State {
     fn keep(&self, table: ledger::Table, key: Vec<u8>, value: Vec<u8>) {
         let Some(ledger) = &self.ledger else { return };
         if ledger.write(vec![Row::Put { table, key, value }]).is_err() {
-            self.is_behind.store(true, Ordering::Release);
+            self.refused.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    /// Whether knowledge is in memory whose row the ledger did not take.
+    fn is_behind(&self) -> bool {
+        self.caught_up.load(Ordering::SeqCst) < self.refused.load(Ordering::SeqCst)
+    }
+
+    /// For how long the end of sessions is remembered, now that they may last so long.
+    fn remembers_ms(&self, life_ms: i64, now: Now) -> i64 {
+        let keep = |row| self.keep(ledger::Table::Meta, keeping::MEMORY_KEY.to_vec(), row);
+        self.memory.rise(life_ms, now, keep);
+        self.memory.life_ms()
     }
 
     /// Forgets a row of something that is spent: one that stays is dropped again after the next start.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cardea_core::attempt::Attempt;
-use cardea_core::delegation::{self, Parent, TooDeep};
+use cardea_core::delegation::{self, Above, Parent, TooDeep};
 use cardea_core::facts::Behavior;
 use cardea_core::session::{self, LABELS_MAX, METHODS_MAX, NETWORKS_MAX, Session, Status};
 use cardea_core::task::Task;
@@ -134,6 +134,7 @@ impl State {
         if self.stored.load(Ordering::Relaxed) >= self.capacity.stored_sessions {
             return Err(OpenFault::SessionsFull(self.capacity.stored_sessions));
         }
+        self.remembers_ms(session.expires_ms.saturating_sub(now.wall_ms), now);
         let session = Arc::new(session);
         let behavior = Behavior { last_seen_ms: now.wall_ms, ..Behavior::default() };
         let held = Held::new(Arc::clone(&session), behavior);
@@ -205,9 +206,12 @@ impl State {
         if self.revoked.get(id).is_some() {
             return Err(OpenFault::Ended(id.into()));
         }
+        if let Some(expires_ms) = change.expires_ms {
+            self.remembers_ms(expires_ms.saturating_sub(now.wall_ms), now);
+        }
         // Looked at before the session's own lock is taken, as this takes those of other sessions.
         if let Some((session, _)) = self.session(id)?
-            && self.above(&session, now) != Status::Live
+            && !matches!(self.above(&session, now), Above::LiveUntil(_))
         {
             return Err(OpenFault::Ended(id.into()));
         }
@@ -334,7 +338,8 @@ impl State {
         now: Now,
     ) -> Result<(bool, Option<i64>), TableFull> {
         let mut before_ms = None;
-        let spent = |until: &i64| until.saturating_add(life_ms) < now.wall_ms;
+        let kept_ms = self.remembers_ms(life_ms, now);
+        let spent = |until: &i64| until.saturating_add(kept_ms) < now.wall_ms;
         let raise = |until: &mut i64| {
             let is_later = *until < until_ms;
             before_ms = (*until > i64::MIN).then_some(*until);
@@ -349,7 +354,7 @@ impl State {
     fn end_one(&self, id: &SmolStr, reason: &SmolStr, life_ms: i64, now: Now) -> Result<bool, TableFull> {
         // Remembered first: between the two steps a decision finds at least one of them.
         let known_until = self.session(id).ok().flatten().map_or(0, |(session, _)| session.expires_ms);
-        let until_ms = now.wall_ms.saturating_add(life_ms).max(known_until);
+        let until_ms = now.wall_ms.saturating_add(self.remembers_ms(life_ms, now)).max(known_until);
         let spent = |until: &i64| *until < now.wall_ms;
         let mut is_new = false;
         let remembered = self.revoked.update(
@@ -463,8 +468,9 @@ impl State {
             return Status::Revoked;
         }
         match self.above(session, now) {
-            Status::Live => {}
-            over @ (Status::Expired | Status::Revoked) => return over,
+            Above::LiveUntil(_) => {}
+            Above::Expired => return Status::Expired,
+            Above::Revoked => return Status::Revoked,
         }
         session.status(last_seen_ms, idle_max_s, now)
     }
@@ -483,9 +489,9 @@ impl State {
     }
 
     /// Where the sessions above one stand: it is over when one of them is, or when one of theirs may not act.
-    pub(super) fn above(&self, session: &Session, now: Now) -> Status {
+    pub(super) fn above(&self, session: &Session, now: Now) -> Above {
         if session.parent.is_none() {
-            return Status::Live;
+            return Above::LiveUntil(i64::MAX);
         }
         let is_disabled = |uid: &Uid| self.subjects.get(uid).is_some_and(|subject| subject.is_disabled());
         let is_over = |above: &Session| {

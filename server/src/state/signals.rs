@@ -132,7 +132,8 @@ impl State {
         now: Now,
         change: impl FnOnce(&mut Subject) -> bool,
     ) -> Result<bool, TableFull> {
-        let spent = |subject: &Subject| subject.is_spent(now, life_ms);
+        let kept_ms = self.remembers_ms(life_ms, now);
+        let spent = |subject: &Subject| subject.is_spent(now, kept_ms);
         self.subjects.update(uid.clone(), now.wall_ms, Subject::default, spent, |subject| {
             let changed = change(subject);
             if changed {
@@ -147,7 +148,8 @@ impl State {
     }
 
     fn device(&self, id: &SmolStr, posture: Posture, life_ms: i64, now: Now) -> Result<bool, TableFull> {
-        let spent = |known: &Posture| known.compliant && known.event_ms.saturating_add(life_ms) < now.wall_ms;
+        let kept_ms = self.remembers_ms(life_ms, now);
+        let spent = |known: &Posture| known.compliant && known.event_ms.saturating_add(kept_ms) < now.wall_ms;
         let unheard = || Posture { compliant: true, event_ms: i64::MIN };
         self.devices.update(id.clone(), now.wall_ms, unheard, spent, |known| {
             let changed = known.hear(posture);

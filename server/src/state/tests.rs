@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use cardea_core::attempt::{Attempt, Parts, Token};
@@ -374,6 +375,35 @@ fn however_an_opener_races_an_ender_the_end_wins() {
         });
         let attempt = attempt(&snapshot, "a", &id, None);
         assert_eq!(code(&judge(&state, &snapshot, &attempt, at(2))), Some(ReasonCode::SessionRevoked));
+    }
+}
+
+#[test]
+fn an_attempt_that_loses_the_race_to_open_its_session_sees_all_that_is_known_of_it() {
+    let (state, snapshot) = (roomy(), snapshot());
+    let change = Change::Device("laptop".into(), false);
+    state.apply(&Signal { event_ms: 1, change }, LIFE_MS, at(1)).unwrap();
+    let barrier = std::sync::Barrier::new(2);
+    for round in 0..2000 {
+        let id = format!("s{round}");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut session = Session::open(id.as_str().into(), agent(&snapshot, "a"), LIFE_MS, at(2));
+                session.device_id = Some("laptop".into());
+                barrier.wait();
+                let _who_is_first = state.open(session, 0, at(2));
+            });
+            let token = Token { issued_ms: Some(2), ..Token::default() };
+            let attempt = attempt(&snapshot, "a", &id, Some(token));
+            let question = Question::new(&snapshot, &attempt);
+            barrier.wait();
+            let facts = state.gather(&question, Needs::default(), at(2)).0;
+            if let SessionFacts::Known(session, _) = facts.session
+                && session.device_id.is_some()
+            {
+                assert_eq!(session.device_compliant, Some(false), "round {round}");
+            }
+        });
     }
 }
 

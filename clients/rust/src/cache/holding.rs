@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::holds::{Holds, Wanted};
-use super::table::{Held, Kept};
+use super::table::{Asked, Held, Kept};
 use super::{MS_NS, Shared};
 use crate::Client;
 use crate::hold::{HoldReceiver, HoldSender};
@@ -201,13 +201,14 @@ impl State {
         let Some(hold) = self.holds.get(told.hold_id) else { return self.drops.push(told.hold_id) };
         let table = &shared.table;
         hold.keys.both().into_iter().for_each(|key| table.remove(key));
-        let since_ns = if hold.answered { now_ns } else { hold.sent_ns };
         let allow = told.verdict.filter(|verdict| verdict.decision() == Decision::Allow);
         let Some((verdict, lease)) = allow.and_then(|verdict| verdict.lease.map(|lease| (verdict, lease)))
         else {
             return self.drop_hold(told.hold_id);
         };
-        let after = |ms: u32| since_ns.saturating_add(u64::from(ms) * MS_NS);
+        // The attempt was sent once. How long ago an answer was given that is told later, nobody knows here.
+        let sent_ns = hold.sent_ns;
+        let after = |ms: u32| sent_ns.saturating_add(u64::from(ms) * MS_NS);
         let until_ns = after(lease.held_lease_ms);
         let held =
             Held { stream: self.stream, until_ns, loss_max_ns: u64::from(lease.stream_loss_max_ms) * MS_NS };
@@ -215,7 +216,8 @@ impl State {
         if lease.held_lease_ms == 0 {
             return self.drop_hold(told.hold_id);
         }
-        table.store(hold.keys.of(lease.on_context), kept, hold.generation, now_ns);
+        let key = hold.keys.of(lease.on_context);
+        table.store(key, kept, Asked { generation: hold.generation, ..table.asked(key) }, now_ns);
         self.holds.answered(told.hold_id, until_ns);
     }
 

@@ -119,7 +119,7 @@ impl CachedClient {
     async fn ask(&self, attempt: &Attempt) -> Result<Answer, Error> {
         let Shared { table, clock, .. } = &*self.shared;
         let keys = Keys::new(attempt, table.hashing());
-        let (generation, sent_ns) = (table.generation(), clock.now_ns());
+        let ([of_base, of_whole], sent_ns) = (keys.both().map(|key| table.asked(key)), clock.now_ns());
         let wanted = self.wanted.as_ref().filter(|_| self.is_holding());
         let verdict = Arc::new(self.client.clone().decide(attempt.clone()).await?);
         let lease = verdict.lease.filter(|_| verdict.decision() == Decision::Allow).unwrap_or_default();
@@ -128,11 +128,12 @@ impl CachedClient {
             lease_ms => {
                 let until_ns = sent_ns.saturating_add(u64::from(lease_ms) * MS_NS);
                 let kept = Kept { verdict: Arc::clone(&verdict), until_ns, held: None };
-                table.store(keys.of(lease.on_context), kept, generation, clock.now_ns());
+                let asked = if lease.on_context { of_whole } else { of_base };
+                table.store(keys.of(lease.on_context), kept, asked, clock.now_ns());
             }
         }
         if let Some(wanted) = wanted.filter(|_| lease.held_lease_ms > 0) {
-            let (attempt, on_context) = (attempt.clone(), lease.on_context);
+            let (attempt, on_context, generation) = (attempt.clone(), lease.on_context, of_base.generation);
             // One that finds no place is not held, and is asked again sooner.
             let _ = wanted.try_send(Wanted { attempt, keys, on_context, generation });
         }

@@ -3,7 +3,7 @@
 //! Each key has [`WAYS`] places; when all are taken by answers that still count, the one that ends first makes room. What is
 //! dropped is only asked again. INVARIANT (fails closed): [`Table::find`] gives out an answer only while its own lease
 //! lasts, or while its held lease lasts and the stream that covers it is there, or was lost for no longer than the answer
-//! says; and none that was stored before [`Table::forget_all`].
+//! says; and none that was asked for before [`Table::forget_all`], or before its key was last taken back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,7 +100,16 @@ struct Entry {
 struct Set {
     /// The hashes of the entries, for whoever looks for what is not there: they need no lock.
     hashes: [AtomicU64; WAYS],
+    /// How often a key of these places was taken back.
+    removals: AtomicU64,
     entries: Mutex<[Option<Entry>; WAYS]>,
+}
+
+/// When an answer was asked for, as the table counts: what was taken back since must not be stored.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) generation: u64,
+    pub(super) removals: u64,
 }
 
 /// See the module.
@@ -127,9 +136,10 @@ impl Table {
         &self.hashing
     }
 
-    /// To be read before an answer is asked for, and given to [`Table::store`].
-    pub(super) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::SeqCst)
+    /// To be read before an answer for that key is asked for, and given to [`Table::store`].
+    pub(super) fn asked(&self, key: Key<'_>) -> Asked {
+        let removals = self.set(key.hash).map_or(0, |set| set.removals.load(Ordering::SeqCst));
+        Asked { generation: self.generation.load(Ordering::SeqCst), removals }
     }
 
     /// The answer for the key of that hash, if it may be reused now and rests on state at least that new. `is` compares with
@@ -156,13 +166,15 @@ impl Table {
         (is_current && is_new_enough && entry.kept.holds(link, now_ns)).then(|| Arc::clone(verdict))
     }
 
-    /// Keeps an answer that was asked for in that generation, in the place of an older one.
-    pub(super) fn store(&self, key: Key<'_>, kept: Kept, generation: u64, now_ns: u64) {
+    /// Keeps an answer that was asked for then, in the place of an older one.
+    pub(super) fn store(&self, key: Key<'_>, kept: Kept, asked: Asked, now_ns: u64) {
         let Some(set) = self.set(key.hash) else { return };
         let mut entries = set.entries.lock();
         let current = self.generation.load(Ordering::SeqCst);
-        // Forgotten while it was on its way.
-        if generation != current || kept.ends_ns() <= now_ns {
+        let Asked { generation, removals } = asked;
+        // Forgotten or taken back while it was on its way.
+        let is_late = generation != current || removals != set.removals.load(Ordering::SeqCst);
+        if is_late || kept.ends_ns() <= now_ns {
             return;
         }
         // Its own place, else a free one, else that of the answer which ends first.
@@ -180,10 +192,11 @@ impl Table {
         }
     }
 
-    /// Drops the answer for that key.
+    /// Drops the answer for that key, and those that are on their way.
     pub(super) fn remove(&self, key: Key<'_>) {
         let Some(set) = self.set(key.hash) else { return };
         let mut entries = set.entries.lock();
+        set.removals.fetch_add(1, Ordering::SeqCst);
         if let Some(place) =
             entries.iter_mut().find(|place| place.as_ref().is_some_and(|entry| entry.is(key)))
         {

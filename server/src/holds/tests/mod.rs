@@ -31,7 +31,7 @@ const START_MS: i64 = 1_764_000_000_000;
 const LIFE_MS: i64 = 1_000_000;
 const SCHEMA: &str = "
 entity Agent, Doc;
-type Facts = { session: Cardea::Session, risk: Cardea::Risk, task: Cardea::Task };
+type Facts = { session: Cardea::Session, risk: Cardea::Risk, task: Cardea::Task, request: { amount?: Long } };
 action read, list, work appliesTo { principal: Agent, resource: Doc, context: Facts };
 ";
 const POLICIES: &str = r#"
@@ -441,13 +441,14 @@ fn a_resumed_stream_is_told_what_it_missed_and_nothing_else() {
     node.settle();
     let again = node.resume(gate.token, sequence);
     assert!(again.resumed);
+    assert_eq!(again.outbox.told(), None, "no heartbeat says that nothing changed");
     node.end("s3");
     node.settle();
     let mut answers = told(&again);
     answers.sort_unstable_by_key(|(hold, _)| *hold);
     let deny = (Decision::Deny, Some(ReasonCode::SessionRevoked));
     assert_eq!(answers, [(1, deny), (2, deny), (3, deny)]);
-    assert!(again.outbox.told().1, "it caught up");
+    assert!(again.outbox.told().is_some(), "it caught up");
     node.clock.advance(limits::HOLD_RESUME * 2);
     node.settle();
     assert_eq!(node.engine.book.len(), 100, "a stream that is carried does not end");
@@ -499,6 +500,74 @@ fn what_cannot_be_told_again_is_forgotten() {
     let Some(Batch::Forget { why: Forget::TooOld, .. }) = again.outbox.take(9) else { panic!("no forget") };
     node.settle();
     assert_eq!((node.engine.book.len(), again.outbox.take(9)), (0, None));
+}
+
+#[test]
+fn a_forget_that_was_lost_on_the_way_is_told_again() {
+    for registers_again in [false, true] {
+        let mut node = Node::new();
+        node.session("s", "a");
+        let gate = node.open();
+        node.add(&gate, 1, Node::read_by("a", "list", "s"));
+        let Some(Batch::Answers { sequence, .. }) = gate.outbox.take(9) else { panic!("no answer") };
+        for hold_id in 2..=limits::HOLD_OUTBOX_MAX as u64 + 2 {
+            node.add(&gate, hold_id, Node::read_by("a", "list", "s"));
+        }
+        let Some(Batch::Forget { sequence: forgotten, .. }) = gate.outbox.take(9) else {
+            panic!("no forget")
+        };
+        if registers_again {
+            node.add(&gate, 2, Node::read_by("a", "list", "s"));
+        }
+        // The connection breaks before any of this is heard.
+        let again = node.resume(gate.token, sequence);
+        assert!(again.resumed);
+        let Some(Batch::Forget { sequence: heard, .. }) = again.outbox.take(9) else { panic!("no forget") };
+        assert!(heard >= forgotten);
+        // Whoever heard of it is not told again.
+        node.add(&again, 3, Node::read_by("a", "list", "s"));
+        let last = node.resume(gate.token, heard);
+        node.settle();
+        assert_eq!(told(&last), [(3, ALLOW)]);
+    }
+}
+
+#[test]
+fn a_stream_that_is_resumed_again_and_again_leaves_no_work_behind() {
+    let mut node = Node::new();
+    node.session("s", "a");
+    let gate = node.open();
+    for hold_id in 1..=1000 {
+        node.add(&gate, hold_id, Node::read_by("a", "list", "s"));
+    }
+    for _ in 0..100 {
+        node.resume(gate.token, 0);
+        assert!(node.engine.backlog.len() <= 1, "{}", node.engine.backlog.len());
+    }
+    let last = node.resume(gate.token, 0);
+    node.settle();
+    assert_eq!(told(&last).len(), 1000);
+}
+
+#[test]
+fn a_stream_whose_caller_left_before_it_was_told_of_it_is_lost() {
+    let mut node = Node::new();
+    drop(node.open());
+    node.clock.advance(limits::HOLD_ROUND);
+    node.settle();
+    assert_eq!(node.engine.streams.len(), 0);
+}
+
+#[test]
+fn an_allow_that_comes_to_rest_on_the_context_is_told_anew() {
+    let mut node = Node::new();
+    node.session("s", "a");
+    let gate = node.open();
+    node.add(&gate, 1, Node::read_by("a", "list", "s"));
+    assert_eq!(told(&gate), [(1, ALLOW)]);
+    // The same answer for this attempt, and another one for others that would reuse it.
+    node.swap(2, &format!("{POLICIES} forbid(principal, action, resource) when {{ context.request has amount && context.request.amount > 5 }};"));
+    assert_eq!(told(&gate), [(1, ALLOW)]);
 }
 
 #[test]

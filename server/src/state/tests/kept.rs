@@ -40,6 +40,10 @@ impl Node {
     }
 }
 
+fn behind(state: &State) {
+    state.refused.fetch_add(1, Ordering::SeqCst);
+}
+
 pub(super) fn evict_all(state: &State) {
     state.sessions.invalidate_all();
     state.sessions.run_pending_tasks();
@@ -154,6 +158,107 @@ fn nothing_is_durable_while_the_ledger_takes_no_rows() {
     assert_eq!(code(&judge(&node.state, &snapshot, &attempt, at(3))), Some(ReasonCode::SessionRevoked));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert!(runtime.block_on(node.state.durable()).is_err(), "what ends is in force, and not acknowledged");
+    node.stop();
+}
+
+#[test]
+fn nothing_is_durable_until_all_that_the_ledger_refused_was_written() {
+    let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
+    let node = Node::start(dir.path(), 10);
+    let state = &node.state;
+    let (uid, other) = (agent(&snapshot, "a"), agent(&snapshot, "b"));
+    state.end(&Target::Principal(uid, 1), &SmolStr::default(), LIFE_MS, at(1)).unwrap();
+    // As if the ledger had not taken that.
+    behind(state);
+    let (entered, is_inside) = std::sync::mpsc::sync_channel(1);
+    let (release, is_released) = std::sync::mpsc::sync_channel::<()>(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let durable = || runtime.block_on(state.durable());
+    thread::scope(|scope| {
+        // Catching up does not get past what somebody else changes just now.
+        let changing = scope.spawn(|| {
+            state.subjects.update(
+                other,
+                1,
+                Subject::default,
+                |_| false,
+                move |_| {
+                    entered.send(()).unwrap();
+                    is_released.recv().unwrap();
+                },
+            )
+        });
+        is_inside.recv().unwrap();
+        let catching_up = scope.spawn(|| state.snapshot());
+        for _ in 0..20 {
+            let told = durable();
+            if told.is_ok() {
+                release.send(()).unwrap();
+                panic!("acknowledged, and not written");
+            }
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+        release.send(()).unwrap();
+        changing.join().unwrap().unwrap();
+        catching_up.join().unwrap();
+    });
+    assert_eq!(durable(), Ok(()));
+    node.stop();
+}
+
+#[test]
+fn a_bundle_with_a_shorter_life_brings_back_no_session_that_was_ended() {
+    let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
+    let node = Node::start(dir.path(), 10);
+    for (id, owner) in [("one", "a"), ("two", "b"), ("three", "c")] {
+        let mut session = Session::open(id.into(), agent(&snapshot, owner), LIFE_MS, at(0));
+        session.tenant = (id == "two").then(|| "acme".into());
+        node.state.open(session, 0, at(0)).unwrap();
+    }
+    let shorter_ms = LIFE_MS / 100;
+    let apply = |change: Change| {
+        node.state.apply(&Signal { event_ms: 1, change }, shorter_ms, at(1)).unwrap();
+    };
+    apply(Change::Revoked(Target::Principal(agent(&snapshot, "a"), 1), "bye".into()));
+    apply(Change::Revoked(Target::Tenant("acme".into(), 1), "bye".into()));
+    apply(Change::Credential(agent(&snapshot, "c")));
+    let late = at(LIFE_MS / 2);
+    let stands = |node: &Node| {
+        node.state.sweep("", shorter_ms, late).unwrap();
+        for (id, owner) in [("one", "a"), ("two", "b")] {
+            let verdict = judge(&node.state, &snapshot, &attempt(&snapshot, owner, id, None), late);
+            assert_eq!(code(&verdict), Some(ReasonCode::SessionRevoked), "{id}");
+        }
+        assert!(says_changed(&node.state, &snapshot, &attempt(&snapshot, "c", "three", None)));
+    };
+    stands(&node);
+    node.settle();
+    node.stop();
+    let node = Node::start(dir.path(), 10);
+    stands(&node);
+    node.stop();
+}
+
+#[test]
+fn a_bundle_with_a_longer_life_brings_back_no_session_that_was_ended() {
+    let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
+    let node = Node::start(dir.path(), 10);
+    let shorter_ms = LIFE_MS / 100;
+    node.state.end(&Target::Session("s".into()), &SmolStr::default(), shorter_ms, at(1)).unwrap();
+    node.state.sweep("", shorter_ms, at(LIFE_MS / 2)).unwrap();
+    assert_eq!(node.state.usage().revocations, 0);
+    let asked = |node: &Node, issued_ms: i64, id: &str| {
+        let token = Token { issued_ms: Some(issued_ms), ..Token::default() };
+        let attempt = attempt(&snapshot, "a", id, Some(token));
+        judge(&node.state, &snapshot, &attempt, at(LIFE_MS / 2 + 1)).decision()
+    };
+    // This bundle's life is a day.
+    assert_eq!(asked(&node, 0, "s"), Decision::Deny, "its end may be forgotten");
+    assert_eq!(asked(&node, LIFE_MS / 2, "t"), Decision::Allow);
+    node.settle();
+    node.stop();
+    let node = Node::start(dir.path(), 10);
+    assert_eq!(asked(&node, 0, "s"), Decision::Deny);
     node.stop();
 }
 

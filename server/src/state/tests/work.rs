@@ -1,6 +1,7 @@
 //! Tasks, reviews, grants and session trees: what they hold, refuse and keep.
 
 use cardea_core::ask::Ask;
+use cardea_core::boundary::next_change;
 use cardea_core::named::Named;
 use cardea_core::review::{self, Opening, Rejection, ReviewFault};
 use cardea_core::task::Task;
@@ -249,5 +250,43 @@ fn a_session_falls_with_any_session_or_principal_above_it() {
     assert!(matches!(state.change("leaf", &SessionChange::default(), at(9)), Err(OpenFault::Ended(_))));
     under("root-2", "boss", None, at(10));
     assert!(!stands("leaf", "a", at(11)), "another session of the boss revives nothing");
+    node.stop();
+}
+
+#[test]
+fn a_session_ends_with_the_first_above_it_wherever_their_ends_are_moved() {
+    let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
+    let node = Node::start(dir.path(), 10);
+    let state = &node.state;
+    let under = |id: &str, parent: Option<&str>, expires_ms: i64| {
+        let mut session = Session::open(id.into(), agent(&snapshot, "a"), expires_ms, at(0));
+        session.parent = parent.map(|id| state.parent(id, 0, at(0)).unwrap().0);
+        state.open(session, 0, at(0)).unwrap();
+    };
+    let moved = |id: &str, expires_ms: i64| {
+        let change = SessionChange { expires_ms: Some(expires_ms), ..SessionChange::default() };
+        state.change(id, &change, at(1)).unwrap();
+    };
+    let asked = attempt(&snapshot, "a", "leaf", None);
+    let ends = || {
+        let question = Question::new(&snapshot, &asked);
+        let facts = state.gather(&question, Needs::default(), at(2)).0;
+        let known = facts.session.session().unwrap().expires_ms;
+        assert_eq!(state.informed(&self::known(state, "leaf").0, at(2)).expires_ms, known);
+        assert_eq!(next_change(&question, &facts, at(2)).at_ms, Some(known));
+        known
+    };
+    under("root", None, 1000);
+    under("middle", Some("root"), 900);
+    under("leaf", Some("middle"), 800);
+    assert_eq!(ends(), 800);
+    moved("leaf", 5000);
+    assert_eq!(ends(), 900, "its own end was moved beyond its parent's");
+    moved("middle", 5000);
+    assert_eq!(ends(), 1000, "and its parent's beyond the root's");
+    moved("root", 500);
+    assert_eq!(ends(), 500, "the root's came nearer");
+    assert_eq!(judge(state, &snapshot, &asked, at(499)).decision(), Decision::Allow);
+    assert_eq!(judge(state, &snapshot, &asked, at(500)).decision(), Decision::Deny);
     node.stop();
 }

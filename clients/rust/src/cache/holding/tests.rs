@@ -29,7 +29,8 @@ impl Both {
     /// As [`super::super::CachedClient::decide`] does after an allow whose lease needs a stream.
     fn register(&mut self, at: u64, attempt: &Attempt, on_context: bool) -> u64 {
         let Shared { table, .. } = &self.shared;
-        let (keys, generation) = (Keys::new(attempt, table.hashing()), table.generation());
+        let keys = Keys::new(attempt, table.hashing());
+        let generation = table.asked(keys.of(on_context)).generation;
         let attempt = attempt.clone();
         self.state.register(Wanted { attempt, keys, on_context, generation }, at * MS_NS);
         let Request::Add(add) = self.state.next() else { panic!("nothing is dropped") };
@@ -151,4 +152,31 @@ fn an_answer_that_comes_to_rest_on_less_or_more_leaves_nothing_behind() {
     let value = v1::Value { kind: Some(v1::value::Kind::Bool(true)) };
     let other = Attempt { context: [("x".to_owned(), value)].into_iter().collect(), ..read() };
     assert!(both.reuses(4, &read()) && !both.reuses(4, &other));
+}
+
+#[test]
+fn an_allow_that_was_asked_for_before_it_was_taken_back_is_not_kept() {
+    let mut both = Both::open();
+    let hold = both.register(1, &read(), true);
+    both.answer(3, hold, Decision::Allow);
+    let Shared { table, .. } = &both.shared;
+    let keys = Keys::new(&read(), table.hashing());
+    let asked = table.asked(keys.of(true));
+    // The answer is on its way while the stream says deny.
+    both.answer(5, hold, Decision::Deny);
+    let kept = Kept { verdict: Arc::default(), until_ns: 100 * MS_NS, held: None };
+    both.shared.table.store(keys.of(true), kept, asked, 6 * MS_NS);
+    assert!(!both.reuses(7, &read()));
+}
+
+#[test]
+fn an_allow_that_is_told_anew_ends_no_later_than_its_lease_from_the_registration() {
+    let mut both = Both::open();
+    let hold = both.register(1, &read(), true);
+    both.answer(3, hold, Decision::Allow);
+    // It may have been on its way for long.
+    both.answer(90, hold, Decision::Allow);
+    assert!(both.reuses(100, &read()));
+    both.beat(100);
+    assert!(!both.reuses(101, &read()));
 }

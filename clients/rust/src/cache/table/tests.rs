@@ -26,8 +26,8 @@ impl Table {
 enum Step {
     /// Key, lease, held lease and how long it outlives the stream; held under the stream that is open.
     Store(u8, u64, Option<(u64, u64)>),
-    /// The same, asked for before everything was forgotten for the last time.
-    StoreLate(u8, u64),
+    /// The same, asked for before everything was forgotten, or that key was taken back.
+    StoreLate(u8, u64, bool),
     Remove(u8),
     Pass(u64),
     Open,
@@ -41,7 +41,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     let key = || 0..6u8;
     prop_oneof![
         4 => (key(), 0..30u64, prop::option::of((0..60u64, 0..20u64))).prop_map(|(key, free, held)| Step::Store(key, free, held)),
-        1 => (key(), 0..30u64).prop_map(|(key, free)| Step::StoreLate(key, free)),
+        1 => (key(), 0..30u64, any::<bool>()).prop_map(|(key, free, all)| Step::StoreLate(key, free, all)),
         1 => key().prop_map(Step::Remove),
         4 => (0..15u64).prop_map(Step::Pass),
         1 => Just(Step::Open),
@@ -87,14 +87,19 @@ proptest! {
                     if kept.ends_ns() > now {
                         model.insert(key, Known { id, until: now + free, held: held.map(|(ms, loss)| (stream, now + ms, loss)) });
                     }
-                    table.store(table.key(&[key]), kept, table.generation(), now);
+                    table.store(table.key(&[key]), kept, table.asked(table.key(&[key])), now);
                 }
-                Step::StoreLate(key, free) => {
+                Step::StoreLate(key, free, all) => {
                     id += 1;
                     let kept = Kept { verdict: verdict(id), until_ns: now + free, held: None };
-                    let before = table.generation();
-                    table.forget_all();
-                    model.clear();
+                    let before = table.asked(table.key(&[key]));
+                    if all {
+                        table.forget_all();
+                        model.clear();
+                    } else {
+                        table.remove(table.key(&[key]));
+                        model.remove(&key);
+                    }
                     table.store(table.key(&[key]), kept, before, now);
                 }
                 Step::Remove(key) => {
@@ -143,7 +148,9 @@ proptest! {
 fn a_full_set_drops_what_ends_first() {
     let (table, link) = (Table::new(WAYS), Link::default());
     let keep = |key: u8, until_ns| {
-        table.store(table.key(&[key]), Kept { verdict: verdict(1), until_ns, held: None }, 0, 0)
+        let key = [key];
+        let key = table.key(&key);
+        table.store(key, Kept { verdict: verdict(1), until_ns, held: None }, table.asked(key), 0)
     };
     for key in 0..8 {
         keep(key, 100 + u64::from(key));
@@ -157,7 +164,9 @@ fn a_full_set_drops_what_ends_first() {
 fn keys_of_equal_hash_are_told_apart() {
     let table = Table::new(1);
     let link = Link::default();
-    let keep = |key, id| table.store(key, Kept { verdict: verdict(id), until_ns: 10, held: None }, 0, 0);
+    let keep = |key, id| {
+        table.store(key, Kept { verdict: verdict(id), until_ns: 10, held: None }, table.asked(key), 0)
+    };
     let find = |bytes: &[u8]| {
         table.find(7, |stored| stored == bytes, 0, &link, 1).map(|verdict| verdict.decision_id.clone())
     };
