@@ -144,6 +144,14 @@ fn a_full_table_takes_no_more_and_makes_room_for_what_is_over() {
     }
     assert_eq!(state.open_review(&asks[3], opening(1), at(1)).unwrap_err(), NotOpened::Full);
     let later = review::WAIT_MS + 3_600_000;
+    assert_eq!(state.open_review(&asks[3], opening(0), at(later - 1)).unwrap_err(), NotOpened::Full);
+    let again = state.open_review(&asks[3], opening(0), at(later)).unwrap_err();
+    assert_eq!(
+        again,
+        NotOpened::Full,
+        "the search for room walks the table, so it is not made at each attempt"
+    );
+    let later = later + 1000;
     state.open_review(&asks[3], opening(later), at(later)).unwrap();
     assert_eq!(state.usage().reviews, 1);
 
