@@ -213,7 +213,10 @@ impl State {
         now: Now,
     ) -> Result<Settled, NotDecided> {
         self.settle(digest, round, settings, now, |review, grant_s| {
-            let approval = approval(review, grant_s)?;
+            let mut approval = approval(review, grant_s)?;
+            // After a clock was set back an approval still comes after its question.
+            let opened_ms = review.opened().map_or(i64::MIN, |opened| opened.at_ms);
+            approval.at_ms = approval.at_ms.max(opened_ms);
             review.check_approval(round, &approval, grant_s, now)?;
             Ok((approval.by.to_string(), Event::Approved(approval)))
         })

@@ -184,6 +184,16 @@ fn one_principal_cannot_crowd_out_the_others() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_loses_no_approval() {
+    let (state, snapshot) = (roomy(), snapshot());
+    let (attempt, ask) = asked(&snapshot, "a", "s");
+    state.open_review(&ask, opening(5_000), at(5_000)).unwrap();
+    approve(&state, &ask, at(2_000)).unwrap();
+    assert_eq!(requirements(&state, &attempt, at(2_000)), ["look"]);
+    assert!(requirements(&state, &attempt, at(62_000)).is_empty());
+}
+
+#[test]
 fn an_expired_round_is_told_once() {
     let (state, snapshot) = (roomy(), snapshot());
     let (_, ask) = asked(&snapshot, "a", "s");
