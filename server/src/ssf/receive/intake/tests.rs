@@ -265,6 +265,40 @@ async fn older_events_do_not_overwrite_newer_ones_in_whatever_order_they_come() 
     assert!(node.counted(r#"cardea_ssf_tokens_total{receiver="idp",result="superseded"} 1"#));
 }
 
+/// The others tell milliseconds, and the token the second: it may have been later.
+#[tokio::test(flavor = "current_thread")]
+async fn what_closed_in_the_second_in_which_something_was_opened_is_closed() {
+    let node = Node::start();
+    let second = IAT_S - 10;
+    let opened = [
+        Change::Standing(node.uid("ada"), Standing::Enabled),
+        Change::Device("d1".into(), true),
+        Change::Session("s1".into(), cardea_core::session::Change::DeviceCompliance(true)),
+    ];
+    node.open("s1", "bob", "d2", "acme");
+    for change in opened {
+        let signal = Signal { event_ms: second * 1000 + 300, change };
+        node.pipeline.state().apply(&signal, 86_400_000, node.pipeline.now()).unwrap();
+    }
+    let at = |mut event: Value| {
+        event["event_timestamp"] = json!(second);
+        event
+    };
+    let bad = json!({"previous_status": "compliant", "current_status": "not-compliant"});
+    let device = json!({"format": "complex", "device": opaque("d1")});
+    let session = json!({"format": "complex", "session": opaque("s1")});
+    node.tell("1", user("ada"), EventType::AccountDisabled, at(json!({}))).await.unwrap();
+    node.tell("2", device, EventType::DeviceComplianceChange, at(bad.clone())).await.unwrap();
+    node.tell("3", session, EventType::DeviceComplianceChange, at(bad)).await.unwrap();
+    assert!(node.pipeline.state().is_disabled(&node.uid("ada")));
+    assert!(node.counted(r#"cardea_ssf_tokens_total{receiver="idp",result="applied"} 3"#));
+    let good = json!({"previous_status": "not-compliant", "current_status": "compliant"});
+    let device = json!({"format": "complex", "device": opaque("d1")});
+    node.tell("4", user("ada"), EventType::AccountEnabled, at(json!({}))).await.unwrap();
+    node.tell("5", device, EventType::DeviceComplianceChange, at(good)).await.unwrap();
+    assert!(node.counted(r#"cardea_ssf_tokens_total{receiver="idp",result="superseded"} 2"#));
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn what_nobody_here_is_meant_by_is_acknowledged_and_counted() {
     let node = Node::start();
