@@ -84,6 +84,13 @@ async fn changes(
             let id = fitting(state, &which)?;
             changes.extend(id.map(|id| Change::Session(id, session::Change::AssuranceLevel(level))));
         }
+        Effect::AssuranceAtMost(which, level) => {
+            let id = fitting(state, &which)?;
+            let known = id.as_ref().map(|id| state.session(id)).transpose()?.flatten();
+            let falls = known.is_none_or(|(session, _)| level < session.aal);
+            let id = id.filter(|_| falls);
+            changes.extend(id.map(|id| Change::Session(id, session::Change::AssuranceLevel(level))));
+        }
         Effect::DeviceOf(which, complies) => {
             let id = fitting(state, &which)?;
             changes.extend(id.map(|id| Change::Session(id, session::Change::DeviceCompliance(complies))));

@@ -300,6 +300,27 @@ async fn what_closed_in_the_second_in_which_something_was_opened_is_closed() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn an_assurance_rises_only_for_a_subject_that_is_understood() {
+    let node = Node::start();
+    node.open("s1", "ada", "d1", "acme");
+    let aal = || node.pipeline.state().session("s1").unwrap().unwrap().0.aal;
+    let level = |level: &str| json!({"namespace": "NIST-AAL", "current_level": level});
+    let whole = || json!({"format": "complex", "session": opaque("s1")});
+    let part = || json!({"format": "complex", "session": opaque("s1"), "group": opaque("g")});
+    let kind = EventType::AssuranceLevelChange;
+    let at = |offset: i64, mut event: Value| {
+        event["event_timestamp"] = json!(IAT_S - 100 + offset);
+        event
+    };
+    node.tell("1", whole(), kind, at(1, level("nist-aal2"))).await.unwrap();
+    assert_eq!(aal(), 2);
+    node.tell("2", part(), kind, at(2, level("nist-aal3"))).await.unwrap();
+    assert_eq!(aal(), 2, "nobody says that it falls, and it would rise");
+    node.tell("3", part(), kind, at(3, level("nist-aal1"))).await.unwrap();
+    assert_eq!(aal(), 1);
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn what_nobody_here_is_meant_by_is_acknowledged_and_counted() {
     let node = Node::start();
     let stranger = json!({"format": "phone_number", "phone_number": "+12065550100"});
