@@ -157,6 +157,7 @@ impl ReviewService for ReviewDoor {
         let snapshot = self.snapshot()?;
         let id = digest(&asked.id)?;
         let by = wire::named("reviewer", asked.reviewer.as_ref())?;
+        wire::may_approve(&by, &snapshot, self.0.state())?;
         let ends_ms = wire::optional_ms(asked.ends_at.as_ref()).map_err(Status::invalid_argument)?;
         let known = self.0.state().review(&id).ok_or_else(|| refuse(&NotDecided::Unknown))?;
         let only_session = match &asked.scope {

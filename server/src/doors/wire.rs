@@ -18,6 +18,7 @@ use smol_str::SmolStr;
 use tonic::Status;
 
 use crate::pipeline::{Judgement, reason_text};
+use crate::state::State;
 
 /// Longest type name of an entity, in bytes.
 const TYPE_BYTES_MAX: usize = 256;
@@ -67,6 +68,17 @@ pub(super) fn named(role: &str, reference: Option<&v1::EntityRef>) -> Result<Nam
         )));
     }
     Ok(Named { type_name: type_name.into(), id: id.into() })
+}
+
+/// Whoever is disabled opens nothing. Who has no type of the schema cannot be disabled.
+pub(super) fn may_approve(by: &Named, snapshot: &Snapshot, state: &State) -> Result<(), Status> {
+    let uid = snapshot.type_name(&by.type_name).map(|name| Uid::new(name, &by.id));
+    if uid.is_some_and(|uid| state.is_disabled(&uid)) {
+        return Err(Status::permission_denied(format!(
+            "`{by}` is disabled and can neither approve nor extend; let somebody else do it"
+        )));
+    }
+    Ok(())
 }
 
 pub(super) fn named_message(named: &Named) -> v1::EntityRef {
