@@ -1,6 +1,7 @@
 //! A running node, for the commands that talk to one: how to get there, and what its answers mean for the exit code.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks on its standard streams")]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tonic::Code;
 
+use crate::cli::watch::printable;
 use crate::cli::{Format, exit};
 
 #[derive(Debug, Args)]
@@ -247,8 +249,15 @@ pub(in crate::cli) fn time(at: Option<&prost_types::Timestamp>) -> Option<String
     Some(format!("{:.0}", Timestamp::new(at.seconds, at.nanos).ok()?))
 }
 
-/// Rows under a head, with columns that begin under each other.
+/// Adds a line that tells one thing about what is shown. A text from outside cannot move the cursor.
+pub(in crate::cli) fn field(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "{name:<10} {}", printable(value));
+}
+
+/// Rows under a head, with columns that begin under each other. A text from outside cannot move the cursor.
 pub(in crate::cli) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let widths: Vec<usize> = head
         .iter()
         .enumerate()
@@ -263,7 +272,7 @@ pub(in crate::cli) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         format!("{}\n", padded.join("  ").trim_end())
     };
     let mut text = line(&mut head.iter().copied());
-    for row in rows {
+    for row in &rows {
         text.push_str(&line(&mut row.iter().map(String::as_str)));
     }
     text
@@ -277,6 +286,15 @@ mod tests {
     fn columns_begin_under_each_other_and_no_line_ends_in_blanks() {
         let rows = [vec!["1".to_owned(), "agents".to_owned()], vec!["1000".to_owned(), "…".to_owned()]];
         assert_eq!(table(&["rev", "name"], &rows), "rev   name\n1     agents\n1000  …\n");
+    }
+
+    #[test]
+    fn texts_from_outside_cannot_move_the_cursor() {
+        let text = "x\u{1b}[2J\nstatus     approved";
+        let mut shown = table(&["a"], &[vec![text.to_owned()]]);
+        field(&mut shown, "reason", text);
+        assert_eq!(shown.lines().count(), 3, "{shown:?}");
+        assert!(!shown.contains('\u{1b}'), "{shown:?}");
     }
 
     #[test]
