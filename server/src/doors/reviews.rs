@@ -120,17 +120,13 @@ impl ReviewService for ReviewDoor {
             .map_err(|_| Status::internal("the table could not be read"))?;
         let at =
             |digest: &AskDigest, known: &Known| (known.review.opened().map_or(0, |one| one.at_ms), *digest);
-        let mut rest = all
+        let rest = all
             .into_iter()
             .skip_while(|(digest, known)| after.is_some_and(|after| at(digest, known) <= after));
-        let page: Vec<(AskDigest, Known)> = rest.by_ref().take(size).collect();
-        let next_page_token = match (rest.next(), page.last()) {
-            (Some(_), Some((digest, known))) => {
-                let (opened_ms, digest) = at(digest, known);
-                format!("{opened_ms}.{}", digest.0)
-            }
-            _ => String::new(),
-        };
+        let (page, next_page_token) = wire::page(rest, size, |(digest, known)| {
+            let (opened_ms, digest) = at(digest, known);
+            format!("{opened_ms}.{}", digest.0)
+        });
         let reviews = page.iter().map(|(_, known)| self.message(known, now)).collect();
         Ok(Response::new(v1::ListReviewsResponse { reviews, next_page_token }))
     }

@@ -184,13 +184,8 @@ impl TaskService for TaskDoor {
             .await
             .map_err(|_| Status::internal("the table could not be read"))?;
         let after = asked.page_token.as_str();
-        let mut rest =
-            all.into_iter().skip_while(|life| !after.is_empty() && life.task().id.as_str() <= after);
-        let page: Vec<Arc<Life>> = rest.by_ref().take(size).collect();
-        let next_page_token = match (rest.next(), page.last()) {
-            (Some(_), Some(last)) => last.task().id.to_string(),
-            _ => String::new(),
-        };
+        let rest = all.into_iter().skip_while(|life| !after.is_empty() && life.task().id.as_str() <= after);
+        let (page, next_page_token) = wire::page(rest, size, |life| life.task().id.to_string());
         let now = self.0.now();
         let tasks = page.iter().map(|life| message(life, now)).collect();
         Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))

@@ -98,6 +98,20 @@ pub(super) fn page_size(asked: u32) -> Result<usize, Status> {
     }
 }
 
+/// One page of what is left, and the name of its last entry if there is more behind it.
+pub(super) fn page<T>(
+    mut rest: impl Iterator<Item = T>,
+    size: usize,
+    name: impl Fn(&T) -> String,
+) -> (Vec<T>, String) {
+    let page: Vec<T> = rest.by_ref().take(size).collect();
+    let next_page_token = match (rest.next(), page.last()) {
+        (Some(_), Some(last)) => name(last),
+        _ => String::new(),
+    };
+    (page, next_page_token)
+}
+
 pub(super) fn record(
     fields: &BTreeMap<String, v1::Value>,
     snapshot: &Snapshot,

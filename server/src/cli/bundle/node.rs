@@ -183,6 +183,29 @@ impl TlsArgs {
     }
 }
 
+/// Entries asked for with one call.
+pub(in crate::cli) const PAGE: u32 = 1000;
+
+/// Reads page after page, each with the token of the next, until there is none or `limit` entries are there. Says whether
+/// there is more.
+pub(in crate::cli) async fn pages<T>(
+    limit: usize,
+    mut page: impl AsyncFnMut(String) -> Result<(Vec<T>, String), Failure>,
+) -> Result<(Vec<T>, bool), Failure> {
+    let (mut all, mut token) = (Vec::new(), String::new());
+    loop {
+        let (entries, next) = page(token).await?;
+        all.extend(entries);
+        token = next;
+        if token.is_empty() || all.len() >= limit {
+            break;
+        }
+    }
+    let has_more = all.len() > limit || !token.is_empty();
+    all.truncate(limit);
+    Ok((all, has_more))
+}
+
 /// Reads a file whole.
 pub(in crate::cli) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|error| Failure::Here(format!("{}: cannot be read: {error}", path.display())))
