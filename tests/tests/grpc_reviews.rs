@@ -242,6 +242,25 @@ async fn what_is_no_proper_approval_is_refused_and_changes_nothing() -> Result<(
 }
 
 #[tokio::test]
+async fn a_reviewer_who_is_disabled_approves_nothing() -> Result<()> {
+    let reviewers = r#"reviewers = ["Team::\"duty-officers\""]"#;
+    let with_alice = r#"reviewers = ["Team::\"duty-officers\"", "User::\"alice\""]"#;
+    let cardea = Cardea::start_with(options().edit("bundle.toml", reviewers, with_alice)).await?;
+    let mut clients = cardea.clients()?;
+    prepare(&mut clients).await?;
+    let verdict = clients.decide(write("orders")?).await?;
+    let pending = review(&mut clients, &verdict).await?;
+    let disabled = v1::signal::Change::PrincipalDisabled(v1::PrincipalDisabled::default());
+    clients.report(Some("User::alice"), disabled).await?;
+    let by_alice = v1::ApproveReviewRequest { reviewer: Some(entity("User::alice")?), ..approval(&pending)? };
+    let refused = clients.review.approve(by_alice).await.err().context("approved")?;
+    ensure!(refused.code() == Code::PermissionDenied && refused.message().contains("disabled"), "{refused}");
+    let rejected = v1::RejectReviewRequest { reviewer: Some(entity("User::alice")?), ..rejection(&pending)? };
+    clients.review.reject(rejected).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn arguments_that_nobody_would_read_open_no_review() -> Result<()> {
     let (_cardea, mut clients) = started().await?;
     let text = v1::Value { kind: Some(v1::value::Kind::String("x".repeat(20_000))) };

@@ -169,6 +169,29 @@ async fn what_is_no_proper_task_is_refused() -> Result<()> {
 }
 
 #[tokio::test]
+async fn whoever_is_disabled_opens_nothing_and_still_closes() -> Result<()> {
+    let (_cardea, mut clients) = started().await?;
+    clients.task.approve(approval("t")?).await?;
+    let disabled = v1::signal::Change::PrincipalDisabled(v1::PrincipalDisabled::default());
+    clients.report(Some("User::alice"), disabled).await?;
+    let (id, alice) = ("t".to_owned(), Some(entity("User::alice")?));
+    let extended = v1::ExtendTaskRequest {
+        id: id.clone(),
+        not_after: Some(wall_time(7000)?),
+        by: alice.clone(),
+        reason: String::new(),
+    };
+    for refused in
+        [clients.task.approve(approval("other")?).await.err(), clients.task.extend(extended).await.err()]
+    {
+        let status = refused.context("done by somebody who is disabled")?;
+        assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+    }
+    clients.task.end(v1::EndTaskRequest { id, by: alice, reason: String::new() }).await?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn ending_a_session_ends_what_runs_under_it() -> Result<()> {
     let (_cardea, mut clients) = started().await?;
     clients.task.approve(approval("t")?).await?;

@@ -213,6 +213,23 @@ async fn what_is_wrong_is_refused_with_its_code_and_changes_nothing() -> Result<
 }
 
 #[tokio::test]
+async fn a_member_that_the_transmitter_calls_critical_stops_an_event() -> Result<()> {
+    let place = Place::new()?;
+    let (_cardea, mut clients, ssf) = start(place.pushing()).await?;
+    let subject = json!({
+        "format": "complex",
+        "user": place.agent("biller"),
+        "org_unit": {"format": "opaque", "id": "finance"},
+    });
+    let claims = place.transmitter.claims("critical", subject, REVOKED, json!({}));
+    let answer = push(ssf, &place.transmitter.sign(&claims)?).await?;
+    ensure!(answer.status == 202, "{answer:?}");
+    ensure!(signal(&mut clients, "critical").await?.outcome == "critical_member");
+    ensure!(verdict(&mut clients).await?.decision() == Decision::Allow);
+    Ok(())
+}
+
+#[tokio::test]
 async fn keys_that_hang_flood_or_lead_elsewhere_harm_nothing_and_keys_are_rolled() -> Result<()> {
     let place = Place::new()?;
     let elsewhere = Place::new()?;

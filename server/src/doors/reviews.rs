@@ -120,17 +120,13 @@ impl ReviewService for ReviewDoor {
             .map_err(|_| Status::internal("the table could not be read"))?;
         let at =
             |digest: &AskDigest, known: &Known| (known.review.opened().map_or(0, |one| one.at_ms), *digest);
-        let mut rest = all
+        let rest = all
             .into_iter()
             .skip_while(|(digest, known)| after.is_some_and(|after| at(digest, known) <= after));
-        let page: Vec<(AskDigest, Known)> = rest.by_ref().take(size).collect();
-        let next_page_token = match (rest.next(), page.last()) {
-            (Some(_), Some((digest, known))) => {
-                let (opened_ms, digest) = at(digest, known);
-                format!("{opened_ms}.{}", digest.0)
-            }
-            _ => String::new(),
-        };
+        let (page, next_page_token) = wire::page(rest, size, |(digest, known)| {
+            let (opened_ms, digest) = at(digest, known);
+            format!("{opened_ms}.{}", digest.0)
+        });
         let reviews = page.iter().map(|(_, known)| self.message(known, now)).collect();
         Ok(Response::new(v1::ListReviewsResponse { reviews, next_page_token }))
     }
@@ -157,6 +153,7 @@ impl ReviewService for ReviewDoor {
         let snapshot = self.snapshot()?;
         let id = digest(&asked.id)?;
         let by = wire::named("reviewer", asked.reviewer.as_ref())?;
+        wire::may_approve(&by, &snapshot, self.0.state())?;
         let ends_ms = wire::optional_ms(asked.ends_at.as_ref()).map_err(Status::invalid_argument)?;
         let known = self.0.state().review(&id).ok_or_else(|| refuse(&NotDecided::Unknown))?;
         let only_session = match &asked.scope {

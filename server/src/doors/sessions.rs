@@ -182,16 +182,11 @@ impl SessionService for SessionDoor {
         let after = message.page_token;
         // Reads the disk, so off the thread that decides. One more than asked for tells whether there is another page.
         let page = tokio::task::spawn_blocking(move || state.page(principal.as_ref(), &after, size + 1));
-        let mut page = page
+        let page = page
             .await
             .map_err(|_| Status::internal("the table could not be read"))?
             .map_err(|fault| unreadable(&fault))?;
-        let is_last = page.len() <= size;
-        page.truncate(size);
-        let next_page_token = match page.last() {
-            Some(last) if !is_last => last.id.to_string(),
-            _ => String::new(),
-        };
+        let (page, next_page_token) = wire::page(page.into_iter(), size, |session| session.id.to_string());
         let now = self.0.now();
         let sessions = page.iter().map(|session| self.message(session, now)).collect();
         Ok(Response::new(v1::ListSessionsResponse { sessions, next_page_token }))

@@ -107,7 +107,9 @@ impl TaskService for TaskDoor {
     ) -> Result<Response<v1::ApproveTaskResponse>, Status> {
         let now = self.0.now();
         let peer = peer_name(&request);
-        let approval = approval(&request.into_inner(), &*self.snapshot()?, now)?;
+        let snapshot = self.snapshot()?;
+        let approval = approval(&request.into_inner(), &snapshot, now)?;
+        wire::may_approve(&approval.approved_by, &snapshot, self.0.state())?;
         sessions::can_keep(self.0.state())?;
         let asked = Asked { by: approval.approved_by.clone(), reason: approval.task.purpose.clone(), peer };
         let decide = || self.0.state().approve_task(approval, now);
@@ -138,6 +140,7 @@ impl TaskService for TaskDoor {
         let asked = asked(message.by.as_ref(), &message.reason, peer)?;
         let end_ms = wire::optional_ms(message.not_after.as_ref()).map_err(Status::invalid_argument)?;
         let end_ms = end_ms.ok_or_else(|| Status::invalid_argument("`not_after` is missing: the new end"))?;
+        wire::may_approve(&asked.by, &*self.snapshot()?, self.0.state())?;
         sessions::can_keep(self.0.state())?;
         let (task, state_version) = self.change(&message.id, Step::Extended(end_ms), asked, now).await?;
         Ok(Response::new(v1::ExtendTaskResponse { task, state_version }))
@@ -181,13 +184,8 @@ impl TaskService for TaskDoor {
             .await
             .map_err(|_| Status::internal("the table could not be read"))?;
         let after = asked.page_token.as_str();
-        let mut rest =
-            all.into_iter().skip_while(|life| !after.is_empty() && life.task().id.as_str() <= after);
-        let page: Vec<Arc<Life>> = rest.by_ref().take(size).collect();
-        let next_page_token = match (rest.next(), page.last()) {
-            (Some(_), Some(last)) => last.task().id.to_string(),
-            _ => String::new(),
-        };
+        let rest = all.into_iter().skip_while(|life| !after.is_empty() && life.task().id.as_str() <= after);
+        let (page, next_page_token) = wire::page(rest, size, |life| life.task().id.to_string());
         let now = self.0.now();
         let tasks = page.iter().map(|life| message(life, now)).collect();
         Ok(Response::new(v1::ListTasksResponse { tasks, next_page_token }))

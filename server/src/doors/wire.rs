@@ -18,6 +18,7 @@ use smol_str::SmolStr;
 use tonic::Status;
 
 use crate::pipeline::{Judgement, reason_text};
+use crate::state::State;
 
 /// Longest type name of an entity, in bytes.
 const TYPE_BYTES_MAX: usize = 256;
@@ -69,6 +70,17 @@ pub(super) fn named(role: &str, reference: Option<&v1::EntityRef>) -> Result<Nam
     Ok(Named { type_name: type_name.into(), id: id.into() })
 }
 
+/// Whoever is disabled opens nothing. Who has no type of the schema cannot be disabled.
+pub(super) fn may_approve(by: &Named, snapshot: &Snapshot, state: &State) -> Result<(), Status> {
+    let uid = snapshot.type_name(&by.type_name).map(|name| Uid::new(name, &by.id));
+    if uid.is_some_and(|uid| state.is_disabled(&uid)) {
+        return Err(Status::permission_denied(format!(
+            "`{by}` is disabled and can neither approve nor extend; let somebody else do it"
+        )));
+    }
+    Ok(())
+}
+
 pub(super) fn named_message(named: &Named) -> v1::EntityRef {
     v1::EntityRef { r#type: named.type_name.to_string(), id: named.id.to_string() }
 }
@@ -84,6 +96,20 @@ pub(super) fn page_size(asked: u32) -> Result<usize, Status> {
         size if size <= PAGE_MAX => Ok(size),
         _ => Err(Status::invalid_argument(format!("`page_size` is at most {PAGE_MAX}"))),
     }
+}
+
+/// One page of what is left, and the name of its last entry if there is more behind it.
+pub(super) fn page<T>(
+    mut rest: impl Iterator<Item = T>,
+    size: usize,
+    name: impl Fn(&T) -> String,
+) -> (Vec<T>, String) {
+    let page: Vec<T> = rest.by_ref().take(size).collect();
+    let next_page_token = match (rest.next(), page.last()) {
+        (Some(_), Some(last)) => name(last),
+        _ => String::new(),
+    };
+    (page, next_page_token)
 }
 
 pub(super) fn record(

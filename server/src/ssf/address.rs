@@ -50,6 +50,19 @@ impl Address {
         Ok(Self { url, text: text.to_owned() })
     }
 
+    /// Reads an address that the party at this one tells. Only who is on this machine can lead to it in plain text: nobody
+    /// elsewhere is to make requests to what listens on loopback.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence.
+    pub fn told(&self, text: &str) -> Result<Self, AddressFault> {
+        let address = Self::parse(text)?;
+        if address.url.scheme() == "https" || is_loopback(&self.url) {
+            return Ok(address);
+        }
+        Err(AddressFault::Scheme)
+    }
+
     /// As a client takes it.
     #[must_use]
     pub fn url(&self) -> &Url {

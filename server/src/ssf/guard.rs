@@ -1,8 +1,8 @@
 //! Who may send here: whoever shows a text that stands in a file.
 //!
-//! Each line of the file is one text, so that a new one can be added before the old one goes. A text that does not fit makes
-//! the file be read again, at most once in [`limits::SSF_SECRET_REST`], so that a change of the file needs no restart. Texts
-//! are compared in constant time.
+//! Each line of the file is one text, so that a new one can be added before the old one goes. What was read counts for
+//! [`limits::SSF_SECRET_REST`], so that a change of the file needs no restart, in either direction. Texts are compared in
+//! constant time.
 //! Limits: [`limits::SECRET_FILE_BYTES_MAX`]. Never does: showing a text.
 
 use std::path::PathBuf;
@@ -45,17 +45,15 @@ impl Guard {
     /// Whether this text stands in the file.
     pub(crate) fn lets_in(&self, text: &[u8]) -> bool {
         let mut known = self.known.lock();
-        if self.fits(&known.tags, text) {
-            return true;
-        }
         let now_ns = self.clock.mono_ns();
-        if Duration::from_nanos(now_ns.saturating_sub(known.read_ns)) < limits::SSF_SECRET_REST {
-            return false;
-        }
-        known.read_ns = now_ns;
-        match read(&self.file, &self.key) {
-            Ok(tags) => known.tags = tags,
-            Err(error) => tracing::warn!(file = %self.file.display(), %error, "the old texts still count"),
+        if Duration::from_nanos(now_ns.saturating_sub(known.read_ns)) >= limits::SSF_SECRET_REST {
+            known.read_ns = now_ns;
+            match read(&self.file, &self.key) {
+                Ok(tags) => known.tags = tags,
+                Err(error) => {
+                    tracing::warn!(file = %self.file.display(), %error, "the old texts still count")
+                }
+            }
         }
         self.fits(&known.tags, text)
     }
@@ -94,8 +92,10 @@ mod tests {
         }
         std::fs::write(&file, "third").unwrap();
         assert!(!guard.lets_in(b"third"), "not read for every stranger");
+        assert!(guard.lets_in(b"old"));
         clock.advance(limits::SSF_SECRET_REST);
-        assert!(guard.lets_in(b"third") && !guard.lets_in(b"old"));
+        assert!(!guard.lets_in(b"old"), "whoever was taken out stays out, though nobody else comes");
+        assert!(guard.lets_in(b"third"));
         std::fs::remove_file(&file).unwrap();
         clock.advance(limits::SSF_SECRET_REST);
         assert!(!guard.lets_in(b"other") && guard.lets_in(b"third"));

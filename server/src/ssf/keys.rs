@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use smol_str::SmolStr;
 use tokio::sync::Semaphore;
 
 use super::address::Address;
@@ -40,6 +41,8 @@ pub(crate) struct Keys {
 #[derive(Clone, Debug, Default)]
 struct Held {
     set: Option<Arc<KeySet>>,
+    /// Members of subjects that the metadata beside them calls critical.
+    critical: Vec<SmolStr>,
     /// When they were fetched, monotonic nanoseconds.
     fetched_ns: u64,
     /// When it was last tried, and whether it worked.
@@ -92,6 +95,11 @@ impl Keys {
         self.fetch_one().await
     }
 
+    /// Members of subjects without which an event must not be processed, where the metadata says where the keys are.
+    pub(crate) fn critical(&self) -> Vec<SmolStr> {
+        self.held.lock().critical.clone()
+    }
+
     /// Age of the keys; none without any that count.
     pub(crate) fn age(&self) -> Option<Duration> {
         let held = self.held.lock();
@@ -115,22 +123,25 @@ impl Keys {
         let now_ns = self.clock.mono_ns();
         let mut held = self.held.lock();
         held.tried = Some((now_ns, fetched.is_ok()));
-        let set = fetched?;
+        let (set, critical) = fetched?;
         held.set = Some(Arc::new(set));
+        held.critical = critical;
         held.fetched_ns = now_ns;
         Ok(())
     }
 
-    async fn fetch(&self) -> Result<KeySet, ClientFault> {
-        let at = match &self.at {
-            Some(at) => at.clone(),
+    async fn fetch(&self) -> Result<(KeySet, Vec<SmolStr>), ClientFault> {
+        let (at, critical) = match &self.at {
+            Some(at) => (at.clone(), Vec::new()),
             None => {
-                let metadata = Metadata::fetch(&self.client, &self.issuer).await?;
-                metadata.jwks.ok_or_else(|| self.client.content(WHAT, "its metadata has no `jwks_uri`"))?
+                let Metadata { jwks, critical, .. } = Metadata::fetch(&self.client, &self.issuer).await?;
+                let no_address = || self.client.content(WHAT, "its metadata has no `jwks_uri`");
+                (jwks.ok_or_else(no_address)?, critical)
             }
         };
         let body = self.client.published(at.url(), WHAT, jwk::SET_BYTES_MAX).await?;
-        KeySet::parse(&body).map_err(|fault| self.client.content(WHAT, &fault.to_string()))
+        let set = KeySet::parse(&body).map_err(|fault| self.client.content(WHAT, &fault.to_string()))?;
+        Ok((set, critical))
     }
 }
 

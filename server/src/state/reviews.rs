@@ -23,6 +23,9 @@ use crate::limits;
 /// How long a review that is over is kept, in milliseconds: its reader may poll, and its deciders may look.
 const KEPT_MS: i64 = 3600 * 1000;
 
+/// Room is looked for at most this often, in milliseconds: the search walks all reviews.
+const SWEEP_INTERVAL_MS: i64 = 1000;
+
 /// Why a review could not be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotOpened {
@@ -85,6 +88,8 @@ pub(super) struct Reviews {
 struct Shelf {
     reviews: BTreeMap<AskDigest, Held>,
     of_principals: BTreeMap<Uid, usize>,
+    /// When room was last looked for, Unix milliseconds.
+    swept_ms: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -208,7 +213,10 @@ impl State {
         now: Now,
     ) -> Result<Settled, NotDecided> {
         self.settle(digest, round, settings, now, |review, grant_s| {
-            let approval = approval(review, grant_s)?;
+            let mut approval = approval(review, grant_s)?;
+            // After a clock was set back an approval still comes after its question.
+            let opened_ms = review.opened().map_or(i64::MIN, |opened| opened.at_ms);
+            approval.at_ms = approval.at_ms.max(opened_ms);
             review.check_approval(round, &approval, grant_s, now)?;
             Ok((approval.by.to_string(), Event::Approved(approval)))
         })
@@ -308,9 +316,15 @@ impl State {
         expired
     }
 
-    /// Makes room: reviews that were over an hour ago, and their grants, go.
+    /// Makes room: reviews that were over an hour ago, and their grants, go. Not more often than it is worth: whoever has too
+    /// many must not make every attempt walk the table, while all others wait for its lock.
     fn drop_over(&self, shelf: &mut Shelf, now: Now) {
-        let Shelf { reviews, of_principals } = shelf;
+        let Shelf { reviews, of_principals, swept_ms } = shelf;
+        // A clock that was set back must not keep the table full.
+        if swept_ms.is_some_and(|at| (0..SWEEP_INTERVAL_MS).contains(&now.wall_ms.saturating_sub(at))) {
+            return;
+        }
+        *swept_ms = Some(now.wall_ms);
         reviews.retain(|digest, held| {
             let is_kept = held.review.over_ms().saturating_add(KEPT_MS) > now.wall_ms;
             if !is_kept {

@@ -493,11 +493,10 @@ impl State {
         if session.parent.is_none() {
             return Above::LiveUntil(i64::MAX);
         }
-        let is_disabled = |uid: &Uid| self.subjects.get(uid).is_some_and(|subject| subject.is_disabled());
         let is_over = |above: &Session| {
             self.revoked.get(above.id.as_str()).is_some()
                 || self.is_cut(above)
-                || is_disabled(&above.principal)
+                || self.is_disabled(&above.principal)
         };
         // One that cannot be read counts as over.
         let find = |id: &str| self.session(id).ok().flatten().map(|(session, _)| session);

@@ -106,6 +106,12 @@ impl State {
         Ok((Outcome::of(changed), version))
     }
 
+    /// Whether a principal must not act.
+    #[must_use]
+    pub fn is_disabled(&self, uid: &Uid) -> bool {
+        self.subjects.get(uid).is_some_and(|subject| subject.is_disabled())
+    }
+
     /// The risk of a principal, if a signal was ever seen.
     #[must_use]
     pub fn risk(&self, of: &Uid) -> Option<Arc<Risk>> {

@@ -1,6 +1,7 @@
 //! A running node, for the commands that talk to one: how to get there, and what its answers mean for the exit code.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks on its standard streams")]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tonic::Code;
 
+use crate::cli::watch::printable;
 use crate::cli::{Format, exit};
 
 #[derive(Debug, Args)]
@@ -181,6 +183,29 @@ impl TlsArgs {
     }
 }
 
+/// Entries asked for with one call.
+pub(in crate::cli) const PAGE: u32 = 1000;
+
+/// Reads page after page, each with the token of the next, until there is none or `limit` entries are there. Says whether
+/// there is more.
+pub(in crate::cli) async fn pages<T>(
+    limit: usize,
+    mut page: impl AsyncFnMut(String) -> Result<(Vec<T>, String), Failure>,
+) -> Result<(Vec<T>, bool), Failure> {
+    let (mut all, mut token) = (Vec::new(), String::new());
+    loop {
+        let (entries, next) = page(token).await?;
+        all.extend(entries);
+        token = next;
+        if token.is_empty() || all.len() >= limit {
+            break;
+        }
+    }
+    let has_more = all.len() > limit || !token.is_empty();
+    all.truncate(limit);
+    Ok((all, has_more))
+}
+
 /// Reads a file whole.
 pub(in crate::cli) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     fs::read(path).map_err(|error| Failure::Here(format!("{}: cannot be read: {error}", path.display())))
@@ -247,8 +272,15 @@ pub(in crate::cli) fn time(at: Option<&prost_types::Timestamp>) -> Option<String
     Some(format!("{:.0}", Timestamp::new(at.seconds, at.nanos).ok()?))
 }
 
-/// Rows under a head, with columns that begin under each other.
+/// Adds a line that tells one thing about what is shown. A text from outside cannot move the cursor.
+pub(in crate::cli) fn field(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "{name:<10} {}", printable(value));
+}
+
+/// Rows under a head, with columns that begin under each other. A text from outside cannot move the cursor.
 pub(in crate::cli) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect()).collect();
     let widths: Vec<usize> = head
         .iter()
         .enumerate()
@@ -263,7 +295,7 @@ pub(in crate::cli) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         format!("{}\n", padded.join("  ").trim_end())
     };
     let mut text = line(&mut head.iter().copied());
-    for row in rows {
+    for row in &rows {
         text.push_str(&line(&mut row.iter().map(String::as_str)));
     }
     text
@@ -277,6 +309,15 @@ mod tests {
     fn columns_begin_under_each_other_and_no_line_ends_in_blanks() {
         let rows = [vec!["1".to_owned(), "agents".to_owned()], vec!["1000".to_owned(), "…".to_owned()]];
         assert_eq!(table(&["rev", "name"], &rows), "rev   name\n1     agents\n1000  …\n");
+    }
+
+    #[test]
+    fn texts_from_outside_cannot_move_the_cursor() {
+        let text = "x\u{1b}[2J\nstatus     approved";
+        let mut shown = table(&["a"], &[vec![text.to_owned()]]);
+        field(&mut shown, "reason", text);
+        assert_eq!(shown.lines().count(), 3, "{shown:?}");
+        assert!(!shown.contains('\u{1b}'), "{shown:?}");
     }
 
     #[test]

@@ -9,12 +9,9 @@ use cardea_client::v1;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::Format;
-use super::bundle::node::{self, Failure, NodeArgs};
+use super::bundle::node::{self, Failure, NodeArgs, PAGE};
 use super::words::{When, now_ms};
 use crate::proving::words::Named;
-
-/// Reviews read with one call.
-const PAGE: u32 = 1000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ReviewCommand {
@@ -160,19 +157,14 @@ async fn list(args: &ListArgs) -> Result<bool, Failure> {
         Which::UsedUp => v1::ReviewStatus::UsedUp,
         Which::All => v1::ReviewStatus::Unspecified,
     };
-    let mut reviews = Vec::new();
-    let mut page_token = String::new();
-    loop {
+    let (reviews, _) = node::pages(usize::MAX, async |page_token| {
         let principal = args.principal.as_ref().map(Named::reference);
         let request =
             v1::ListReviewsRequest { status: status.into(), principal, page_size: PAGE, page_token };
         let page = client.reviews(request).await?;
-        reviews.extend(page.reviews);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
+        Ok((page.reviews, page.next_page_token))
+    })
+    .await?;
     match args.format {
         Format::Json => {
             node::print_json(&view::Reviews { reviews: reviews.iter().map(Into::into).collect() });

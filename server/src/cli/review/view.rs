@@ -156,26 +156,23 @@ pub(super) fn details(review: &v1::Review) -> String {
         ("reviewers", view.reviewers.join(" ")),
     ];
     for (name, line) in lines {
-        let _ = writeln!(text, "{name:<10} {line}");
+        node::field(&mut text, name, &line);
     }
-    let _ = writeln!(text, "{:<10} sha256 {}", "arguments", view.argument_digest);
+    node::field(&mut text, "arguments", &format!("sha256 {}", view.argument_digest));
     for (name, argument) in &view.arguments {
         // As JSON text: a control character from outside must not reach the terminal.
         let _ = writeln!(text, "  {}: {argument}", serde_json::Value::from(name.as_str()));
     }
     if let Some(by) = view.decided_by {
-        let why =
-            if view.reason.is_empty() { String::new() } else { format!(": {}", view.reason.escape_debug()) };
-        let _ = writeln!(text, "{:<10} {} by {by}{why}", "decided", or_dash(view.decided_at));
+        let why = if view.reason.is_empty() { String::new() } else { format!(": {}", view.reason) };
+        node::field(&mut text, "decided", &format!("{} by {by}{why}", or_dash(view.decided_at)));
     }
     if let Some(ends) = view.grant_ends_at {
-        let only = view
-            .grant_session_id
-            .map_or_else(String::new, |id| format!(", in session {} only", id.escape_debug()));
-        let _ = writeln!(text, "{:<10} until {ends}{only}", "grant");
+        let only = view.grant_session_id.map_or_else(String::new, |id| format!(", in session {id} only"));
+        node::field(&mut text, "grant", &format!("until {ends}{only}"));
     }
     if let Some(until) = view.rejected_until {
-        let _ = writeln!(text, "{:<10} no other round before {until}", "closed");
+        node::field(&mut text, "closed", &format!("no other round before {until}"));
     }
     text
 }

@@ -10,12 +10,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::Format;
-use super::bundle::node::{self, Failure, NodeArgs};
+use super::bundle::node::{self, Failure, NodeArgs, PAGE};
 use super::words::{When, now_ms};
 use crate::proving::words::Named;
-
-/// Sessions read with one call.
-const PAGE: u32 = 1000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SessionCommand {
@@ -176,21 +173,14 @@ async fn open(args: &OpenArgs) -> Result<bool, Failure> {
 
 async fn list(args: &ListArgs) -> Result<bool, Failure> {
     let mut client = args.node.connect().await?;
-    let mut sessions = Vec::new();
-    let mut page_token = String::new();
     let limit = if args.limit == 0 { usize::MAX } else { args.limit };
-    while sessions.len() < limit {
+    let (sessions, has_more) = node::pages(limit, async |page_token| {
         let principal = args.principal.as_ref().map(Named::reference);
-        let page = v1::ListSessionsRequest { principal, page_size: PAGE, page_token };
-        let page = client.sessions(page).await?;
-        sessions.extend(page.sessions);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    let has_more = sessions.len() > limit || !page_token.is_empty();
-    sessions.truncate(limit);
+        let request = v1::ListSessionsRequest { principal, page_size: PAGE, page_token };
+        let page = client.sessions(request).await?;
+        Ok((page.sessions, page.next_page_token))
+    })
+    .await?;
     match args.format {
         Format::Json => {
             let sessions = sessions.iter().map(Into::into).collect();

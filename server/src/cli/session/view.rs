@@ -1,7 +1,5 @@
 //! Sessions as they are printed.
 
-use std::fmt::Write as _;
-
 use cardea_client::v1;
 use serde::Serialize;
 
@@ -121,7 +119,7 @@ pub(super) fn details(session: &v1::Session) -> String {
     ];
     let mut text = String::new();
     for (name, value) in lines.iter().filter(|(_, value)| !value.is_empty()) {
-        let _ = writeln!(text, "{name:<10} {value}");
+        node::field(&mut text, name, value);
     }
     text
 }

@@ -9,12 +9,9 @@ use cardea_client::v1;
 use clap::{Args, Subcommand};
 
 use super::Format;
-use super::bundle::node::{self, Failure, NodeArgs};
+use super::bundle::node::{self, Failure, NodeArgs, PAGE};
 use super::words::{By, When, now_ms};
 use crate::proving::words::Named;
-
-/// Tasks read with one call.
-const PAGE: u32 = 1000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum TaskCommand {
@@ -245,17 +242,12 @@ async fn end(args: &EndArgs) -> Result<bool, Failure> {
 
 async fn list(args: &ListArgs) -> Result<bool, Failure> {
     let mut client = args.node.connect().await?;
-    let mut tasks = Vec::new();
-    let mut page_token = String::new();
-    loop {
+    let (tasks, _) = node::pages(usize::MAX, async |page_token| {
         let agent = args.agent.as_ref().map(Named::reference);
         let page = client.tasks(v1::ListTasksRequest { agent, page_size: PAGE, page_token }).await?;
-        tasks.extend(page.tasks);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
+        Ok((page.tasks, page.next_page_token))
+    })
+    .await?;
     match args.format {
         Format::Json => node::print_json(&view::Tasks { tasks: tasks.iter().map(Into::into).collect() }),
         Format::Human if tasks.is_empty() => println!("the node knows no task"),

@@ -1,7 +1,5 @@
 //! Tasks as they are printed.
 
-use std::fmt::Write as _;
-
 use cardea_client::v1;
 use serde::Serialize;
 
@@ -119,11 +117,11 @@ pub(super) fn details(task: &v1::ApprovedTask) -> String {
         ("approved", format!("{} by {}", or_dash(view.approved_at), view.approved_by)),
     ];
     for (name, value) in lines {
-        let _ = writeln!(text, "{name:<10} {value}");
+        node::field(&mut text, name, &value);
     }
     for change in view.changes {
         let why = if change.reason.is_empty() { String::new() } else { format!(": {}", change.reason) };
-        let _ = writeln!(text, "{:<10} {} by {}{why}", change.change, or_dash(change.at), change.by);
+        node::field(&mut text, change.change, &format!("{} by {}{why}", or_dash(change.at), change.by));
     }
     text
 }

@@ -33,8 +33,8 @@ impl When {
 
 /// The signals that effects are. Waits for the disk where sessions must be looked up.
 ///
-/// Order is by the first instant at which it may have happened; what ends sessions or asks for a new login counts up to the
-/// last, because a session that was opened in the same second may be the one that is meant.
+/// Order is by the first instant at which it may have happened; what closes a door counts up to the last, because what was
+/// opened in the same second may be what is meant.
 pub(super) async fn signals(
     state: &Arc<State>,
     effects: Vec<Effect>,
@@ -43,9 +43,16 @@ pub(super) async fn signals(
 ) -> Result<Vec<Signal>, LedgerFault> {
     let mut signals = Vec::new();
     for effect in effects {
-        let counts_to_the_last =
-            matches!(effect, Effect::End(_) | Effect::Credential(_) | Effect::CredentialOf(_));
-        let event_ms = if counts_to_the_last { when.last_ms } else { when.first_ms };
+        let closes = matches!(
+            effect,
+            Effect::End(_)
+                | Effect::Credential(_)
+                | Effect::CredentialOf(_)
+                | Effect::Disable(_)
+                | Effect::Device(_, false)
+                | Effect::DeviceOf(_, false)
+        );
+        let event_ms = if closes { when.last_ms } else { when.first_ms };
         let changes = changes(state, effect, event_ms, reason).await?;
         signals.extend(changes.into_iter().map(|change| Signal { event_ms, change }));
     }
@@ -75,6 +82,13 @@ async fn changes(
         Effect::Risk(uid, signal) => changes.push(Change::Risk(uid, signal)),
         Effect::Assurance(which, level) => {
             let id = fitting(state, &which)?;
+            changes.extend(id.map(|id| Change::Session(id, session::Change::AssuranceLevel(level))));
+        }
+        Effect::AssuranceAtMost(which, level) => {
+            let id = fitting(state, &which)?;
+            let known = id.as_ref().map(|id| state.session(id)).transpose()?.flatten();
+            let falls = known.is_none_or(|(session, _)| level < session.aal);
+            let id = id.filter(|_| falls);
             changes.extend(id.map(|id| Change::Session(id, session::Change::AssuranceLevel(level))));
         }
         Effect::DeviceOf(which, complies) => {

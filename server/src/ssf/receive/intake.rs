@@ -171,8 +171,9 @@ impl Intake {
             return Err(NotTaken::Later("no policy bundle is in force, so types are not known".to_owned()));
         };
         let whom = Whom::of(&set.subject, &from.options.rules, &snapshot);
-        let published = from.stream.critical();
-        let critical = from.options.critical.iter().chain(&published);
+        // A stream that somebody else keeps tells nothing; what the keys were found by does.
+        let (of_stream, of_keys) = (from.stream.critical(), from.keys.critical());
+        let critical = from.options.critical.iter().chain(&of_stream).chain(&of_keys);
         let manner = Manner { risk: from.options.risk, claims_change: from.options.claims_change };
         let reason = reason(event);
         let (outcome, signals) =

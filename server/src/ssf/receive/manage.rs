@@ -106,7 +106,7 @@ impl Manager {
         self.remember(&id);
         if let Delivery::Poll { .. } = self.receiving.options.delivery {
             let endpoint = found.pointer("/delivery/endpoint_url").and_then(Value::as_str);
-            let endpoint = endpoint.map(Address::parse).transpose();
+            let endpoint = endpoint.map(|text| self.receiving.options.issuer.told(text)).transpose();
             let endpoint =
                 endpoint.map_err(|fault| self.fault(&format!("`delivery.endpoint_url`: {fault}")))?;
             self.receiving.stream.set_poll_endpoint(endpoint);

@@ -1,7 +1,7 @@
 //! What a transmitter tells about itself under `/.well-known/ssf-configuration`.
 //!
-//! Believed only when its `issuer` is the one that was asked, to the letter; every address in it is https, or http on
-//! loopback. Limits: [`limits::REMOTE_ANSWER_BYTES_MAX`], [`CRITICAL_MAX`] names.
+//! Believed only when its `issuer` is the one that was asked, to the letter; every address in it is https, or http where
+//! both are on loopback. Limits: [`limits::REMOTE_ANSWER_BYTES_MAX`], [`CRITICAL_MAX`] names.
 
 use serde_json::Value;
 use smol_str::SmolStr;
@@ -35,12 +35,12 @@ impl Metadata {
     pub(crate) async fn fetch(client: &Client, issuer: &Address) -> Result<Self, ClientFault> {
         let body = client.published(&issuer.metadata(), WHAT, limits::REMOTE_ANSWER_BYTES_MAX).await?;
         let said = client.json(&body, WHAT)?;
-        Self::read(&said, issuer.text()).map_err(|why| client.content(WHAT, &why))
+        Self::read(&said, issuer).map_err(|why| client.content(WHAT, &why))
     }
 
-    fn read(said: &Value, issuer: &str) -> Result<Self, String> {
+    fn read(said: &Value, issuer: &Address) -> Result<Self, String> {
         match said.get("issuer").and_then(Value::as_str) {
-            Some(found) if found == issuer => {}
+            Some(found) if found == issuer.text() => {}
             Some(found) => return Err(format!("its issuer is `{found}`, and not `{issuer}` that was asked")),
             None => return Err("it has no `issuer`".to_owned()),
         }
@@ -48,7 +48,7 @@ impl Metadata {
             None => Ok(None),
             Some(value) => {
                 let text = value.as_str().ok_or_else(|| format!("`{name}` is no text"))?;
-                Address::parse(text).map(Some).map_err(|fault| format!("`{name}`: {fault}"))
+                issuer.told(text).map(Some).map_err(|fault| format!("`{name}`: {fault}"))
             }
         };
         let critical = match said.get("critical_subject_members") {
@@ -83,12 +83,24 @@ mod tests {
             "critical_subject_members": ["tenant"],
             "anything": [],
         });
-        let read = Metadata::read(&said, "https://t.example/one").unwrap();
-        assert_eq!(read.jwks.unwrap().text(), "https://keys.example/jwks");
-        assert_eq!((read.critical, read.status), (vec!["tenant".into()], None));
+        let read = |issuer: &str| Metadata::read(&said, &Address::parse(issuer).unwrap());
+        let first = read("https://t.example/one").unwrap();
+        assert_eq!(first.jwks.unwrap().text(), "https://keys.example/jwks");
+        assert_eq!((first.critical, first.status), (vec!["tenant".into()], None));
         for issuer in ["https://t.example/one/", "https://t.example", "https://T.example/one"] {
-            assert!(Metadata::read(&said, issuer).is_err(), "{issuer}");
+            assert!(read(issuer).is_err(), "{issuer}");
         }
+    }
+
+    #[test]
+    fn nobody_elsewhere_makes_this_node_ask_its_own_machine() {
+        let read = |issuer: &str| {
+            let said = json!({"issuer": issuer, "configuration_endpoint": "http://127.0.0.1:9464/x"});
+            Metadata::read(&said, &Address::parse(issuer).unwrap())
+        };
+        assert!(read("http://localhost:7413/").is_ok(), "it is on this machine itself");
+        let why = read("https://t.example").unwrap_err();
+        assert!(why.contains("configuration_endpoint") && why.contains("loopback"), "{why}");
     }
 
     #[test]
@@ -104,7 +116,8 @@ mod tests {
         ] {
             let mut said = json!({"issuer": "https://t.example"});
             said[name] = value.clone();
-            assert!(Metadata::read(&said, "https://t.example").is_err(), "{name}: {value}");
+            let issuer = Address::parse("https://t.example").unwrap();
+            assert!(Metadata::read(&said, &issuer).is_err(), "{name}: {value}");
         }
     }
 }

@@ -41,6 +41,8 @@ pub(crate) enum Effect {
     CredentialOf(SmolStr),
     /// A session has this assurance level.
     Assurance(Which, u8),
+    /// A session has this assurance level, unless its own is lower.
+    AssuranceAtMost(Which, u8),
     /// A device meets the rules or does not.
     Device(SmolStr, bool),
     /// The device of a session does.
@@ -98,9 +100,10 @@ impl Plan {
             What::AssuranceLevelChange { namespace, current_level, change_direction, .. } => {
                 let falls = *change_direction != Some(Direction::Increase);
                 let level = aal(namespace, current_level).filter(|_| which.session.is_some());
-                match level.map(|level| vec![Effect::Assurance(which.clone(), level)]) {
-                    Some(effects) if falls => Some(effects),
-                    Some(effects) => opens(Some(effects)),
+                match level {
+                    Some(level) if whom.is_whole() => Some(vec![Effect::Assurance(which, level)]),
+                    Some(level) if falls => Some(vec![Effect::AssuranceAtMost(which, level)]),
+                    Some(_) => None,
                     // Levels that cannot be compared, or of nobody's session in particular: whoever lost some logs in again.
                     None if falls => credential(principal, which.session),
                     None => return Self::Record,

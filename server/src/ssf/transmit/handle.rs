@@ -287,7 +287,17 @@ impl Transmitter {
     }
 
     async fn delete(&self, receiver: &Receiver, id: &str) -> Result<(), Refusal> {
-        let changed = self.change(|streams| streams.delete(&receiver.name, id))?;
+        let changed = {
+            let mut streams = self.streams.lock();
+            let before = streams.get(&receiver.name, id)?.clone();
+            let rows = streams.delete(&receiver.name, id)?;
+            let changed = self.store.write(&streams, &rows);
+            if changed.is_err() {
+                // Asked again, it must not be said to be gone while the next start would find it.
+                streams.restore(before);
+            }
+            changed
+        };
         if let Some(sending) = self.sending.lock().remove(id) {
             sending.arrived.notify_waiters();
         }

@@ -119,9 +119,11 @@ impl Store {
         Ok(lives)
     }
 
-    /// All streams with what waits for them.
+    /// All streams with what waits for them. What a stream that is gone left behind, because the disk did not take its end
+    /// whole, is cleared away.
     pub(super) fn load(&self, into: &mut Streams) -> Result<(), LedgerFault> {
         let mut streams: BTreeMap<SmolStr, Stream> = BTreeMap::new();
+        let mut left = Vec::new();
         self.each(Table::Streams, |key, value| {
             let (id, behind) = split(key)?;
             if behind.is_empty() {
@@ -129,7 +131,10 @@ impl Store {
                 return Ok(());
             }
             // A stream comes before the subjects that it leaves out: its key is shorter.
-            let stream = streams.get_mut(&id).ok_or("a subject without its stream")?;
+            let Some(stream) = streams.get_mut(&id) else {
+                left.push(delete(Table::Streams, key.to_vec()));
+                return Ok(());
+            };
             let subject: serde_json::Value =
                 serde_json::from_slice(value).map_err(|error| error.to_string())?;
             let subject = Subject::read(&subject).map_err(|fault| fault.to_string())?;
@@ -139,7 +144,10 @@ impl Store {
         self.each(Table::Outbox, |key, value| {
             let (id, behind) = split(key)?;
             let seq = behind.try_into().map(u64::from_be_bytes).map_err(|_| "an event without a number")?;
-            let stream = streams.get_mut(&id).ok_or("an event without its stream")?;
+            let Some(stream) = streams.get_mut(&id) else {
+                left.push(delete(Table::Outbox, key.to_vec()));
+                return Ok(());
+            };
             let row = ItemRow::decode(value).map_err(|error| error.to_string())?;
             stream.outbox.restore(Item {
                 seq,
@@ -153,6 +161,13 @@ impl Store {
             });
             Ok(())
         })?;
+        if !left.is_empty() {
+            tracing::warn!(
+                rows = left.len(),
+                "rows of streams that are gone were left on disk; they are removed"
+            );
+            self.0.write(left)?;
+        }
         streams.into_values().for_each(|stream| into.restore(stream));
         Ok(())
     }

@@ -225,7 +225,7 @@ impl Streams {
         Ok(rows)
     }
 
-    /// Leaves a subject out.
+    /// Leaves a subject out. Said again, it is stored again: the disk may not have taken it before.
     pub(super) fn leave_out(
         &mut self,
         receiver: &str,
@@ -233,17 +233,14 @@ impl Streams {
         subject: Subject,
     ) -> Result<Vec<Row>, Refused> {
         let stream = self.get_mut(receiver, id)?;
-        if stream.left_out.contains(&subject) {
-            return Ok(Vec::new());
-        }
-        if stream.left_out.len() >= limits::SSF_SUBJECTS_MAX {
+        if stream.left_out.len() >= limits::SSF_SUBJECTS_MAX && !stream.left_out.contains(&subject) {
             return Err(Refused::TooManySubjects);
         }
         stream.left_out.insert(subject.clone());
         Ok(vec![Row::PutRemoved(stream.id.clone(), subject)])
     }
 
-    /// Takes a subject in again. All are in from the start, so this undoes a removal.
+    /// Takes a subject in again. All are in from the start, so this undoes a removal. Said again, it is stored again.
     pub(super) fn take_in(
         &mut self,
         receiver: &str,
@@ -251,8 +248,8 @@ impl Streams {
         subject: Subject,
     ) -> Result<Vec<Row>, Refused> {
         let stream = self.get_mut(receiver, id)?;
-        let was_out = stream.left_out.remove(&subject);
-        Ok(was_out.then(|| Row::DeleteRemoved(stream.id.clone(), subject)).into_iter().collect())
+        stream.left_out.remove(&subject);
+        Ok(vec![Row::DeleteRemoved(stream.id.clone(), subject)])
     }
 
     /// Puts a verification event into the line; it waits its turn like any other.

@@ -145,6 +145,14 @@ fn a_full_table_takes_no_more_and_makes_room_for_what_is_over() {
     }
     assert_eq!(state.open_review(&asks[3], opening(1), at(1)).unwrap_err(), NotOpened::Full);
     let later = review::WAIT_MS + 3_600_000;
+    assert_eq!(state.open_review(&asks[3], opening(0), at(later - 1)).unwrap_err(), NotOpened::Full);
+    let again = state.open_review(&asks[3], opening(0), at(later)).unwrap_err();
+    assert_eq!(
+        again,
+        NotOpened::Full,
+        "the search for room walks the table, so it is not made at each attempt"
+    );
+    let later = later + 1000;
     state.open_review(&asks[3], opening(later), at(later)).unwrap();
     assert_eq!(state.usage().reviews, 1);
 
@@ -174,6 +182,16 @@ fn one_principal_cannot_crowd_out_the_others() {
     assert_eq!(state.open_review(&first, opening(0), at(0)).unwrap_err(), NotOpened::TooMany);
     let (_, other) = asked(&snapshot, "modest", "s");
     assert!(state.open_review(&other, opening(0), at(0)).unwrap().is_some());
+}
+
+#[test]
+fn a_clock_that_was_set_back_loses_no_approval() {
+    let (state, snapshot) = (roomy(), snapshot());
+    let (attempt, ask) = asked(&snapshot, "a", "s");
+    state.open_review(&ask, opening(5_000), at(5_000)).unwrap();
+    approve(&state, &ask, at(2_000)).unwrap();
+    assert_eq!(requirements(&state, &attempt, at(2_000)), ["look"]);
+    assert!(requirements(&state, &attempt, at(62_000)).is_empty());
 }
 
 #[test]

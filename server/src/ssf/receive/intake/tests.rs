@@ -265,6 +265,61 @@ async fn older_events_do_not_overwrite_newer_ones_in_whatever_order_they_come() 
     assert!(node.counted(r#"cardea_ssf_tokens_total{receiver="idp",result="superseded"} 1"#));
 }
 
+/// The others tell milliseconds, and the token the second: it may have been later.
+#[tokio::test(flavor = "current_thread")]
+async fn what_closed_in_the_second_in_which_something_was_opened_is_closed() {
+    let node = Node::start();
+    let second = IAT_S - 10;
+    let opened = [
+        Change::Standing(node.uid("ada"), Standing::Enabled),
+        Change::Device("d1".into(), true),
+        Change::Session("s1".into(), cardea_core::session::Change::DeviceCompliance(true)),
+    ];
+    node.open("s1", "bob", "d2", "acme");
+    for change in opened {
+        let signal = Signal { event_ms: second * 1000 + 300, change };
+        node.pipeline.state().apply(&signal, 86_400_000, node.pipeline.now()).unwrap();
+    }
+    let at = |mut event: Value| {
+        event["event_timestamp"] = json!(second);
+        event
+    };
+    let bad = json!({"previous_status": "compliant", "current_status": "not-compliant"});
+    let device = json!({"format": "complex", "device": opaque("d1")});
+    let session = json!({"format": "complex", "session": opaque("s1")});
+    node.tell("1", user("ada"), EventType::AccountDisabled, at(json!({}))).await.unwrap();
+    node.tell("2", device, EventType::DeviceComplianceChange, at(bad.clone())).await.unwrap();
+    node.tell("3", session, EventType::DeviceComplianceChange, at(bad)).await.unwrap();
+    assert!(node.pipeline.state().is_disabled(&node.uid("ada")));
+    assert!(node.counted(r#"cardea_ssf_tokens_total{receiver="idp",result="applied"} 3"#));
+    let good = json!({"previous_status": "not-compliant", "current_status": "compliant"});
+    let device = json!({"format": "complex", "device": opaque("d1")});
+    node.tell("4", user("ada"), EventType::AccountEnabled, at(json!({}))).await.unwrap();
+    node.tell("5", device, EventType::DeviceComplianceChange, at(good)).await.unwrap();
+    assert!(node.counted(r#"cardea_ssf_tokens_total{receiver="idp",result="superseded"} 2"#));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn an_assurance_rises_only_for_a_subject_that_is_understood() {
+    let node = Node::start();
+    node.open("s1", "ada", "d1", "acme");
+    let aal = || node.pipeline.state().session("s1").unwrap().unwrap().0.aal;
+    let level = |level: &str| json!({"namespace": "NIST-AAL", "current_level": level});
+    let whole = || json!({"format": "complex", "session": opaque("s1")});
+    let part = || json!({"format": "complex", "session": opaque("s1"), "group": opaque("g")});
+    let kind = EventType::AssuranceLevelChange;
+    let at = |offset: i64, mut event: Value| {
+        event["event_timestamp"] = json!(IAT_S - 100 + offset);
+        event
+    };
+    node.tell("1", whole(), kind, at(1, level("nist-aal2"))).await.unwrap();
+    assert_eq!(aal(), 2);
+    node.tell("2", part(), kind, at(2, level("nist-aal3"))).await.unwrap();
+    assert_eq!(aal(), 2, "nobody says that it falls, and it would rise");
+    node.tell("3", part(), kind, at(3, level("nist-aal1"))).await.unwrap();
+    assert_eq!(aal(), 1);
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn what_nobody_here_is_meant_by_is_acknowledged_and_counted() {
     let node = Node::start();

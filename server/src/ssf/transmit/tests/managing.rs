@@ -205,6 +205,46 @@ async fn subjects_that_are_removed_stay_out_across_a_restart_until_they_are_adde
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn what_the_disk_did_not_take_is_not_said_to_be_done_when_it_is_asked_again() {
+    let dir = temp();
+    let node = Node::open(dir.path(), |_| {});
+    let id = node.stream(json!({})).await;
+    let of = |name: &str| {
+        let subject = json!({ "format": "iss_sub", "iss": ISSUER, "sub": format!("User::\"{name}\"") });
+        json!({ "stream_id": id, "subject": subject })
+    };
+    node.post("/ssf/subjects/remove", of("ann")).await;
+    // As when too many changes wait: nothing is taken.
+    node.ledger.close();
+    let delete = format!("/ssf/streams?stream_id={id}");
+    for _ in 0..2 {
+        let (added, _) = node.post("/ssf/subjects/add", of("ann")).await;
+        let (removed, _) = node.post("/ssf/subjects/remove", of("bob")).await;
+        let (deleted, ..) = node.ask("DELETE", &delete, RP, "").await;
+        assert_eq!([added, removed, deleted], [StatusCode::SERVICE_UNAVAILABLE; 3]);
+    }
+    node.close().await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_a_receiver_says_twice_is_stored_twice() {
+    let dir = temp();
+    let node = Node::open(dir.path(), |_| {});
+    let id = node.stream(json!({})).await;
+    let ann = subject::Subject::read(&json!({ "format": "opaque", "id": "ann" })).unwrap();
+    // The first time the disk may not have taken it.
+    for _ in 0..2 {
+        let rows = node.transmitter.streams.lock().leave_out("rp", &id, ann.clone());
+        assert_eq!(rows.unwrap().len(), 1);
+    }
+    for _ in 0..2 {
+        let rows = node.transmitter.streams.lock().take_in("rp", &id, ann.clone());
+        assert_eq!(rows.unwrap().len(), 1);
+    }
+    node.close().await;
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn verification_is_an_event_of_the_stream_and_not_too_often() {
     let dir = temp();
     let node = Node::open(dir.path(), |_| {});

@@ -10,6 +10,7 @@ use super::super::store::Store;
 use super::super::streams::Streams;
 use super::super::subject::Subject;
 use super::*;
+use crate::ledger::Table;
 use crate::ssf::event::StreamStatus;
 
 const ITEMS: usize = 5;
@@ -229,8 +230,38 @@ proptest! {
         }
         bench.restart();
         let (ledger, _) = bench.open.as_ref().unwrap();
-        for table in [crate::ledger::Table::Streams, crate::ledger::Table::Outbox] {
+        for table in [Table::Streams, Table::Outbox] {
             prop_assert_eq!(ledger.len(table).unwrap(), 0);
         }
     }
+}
+
+#[test]
+fn what_a_stream_left_on_disk_keeps_nobody_from_starting() {
+    let mut bench = Bench::new();
+    let [gone, stays] = [IDS[0], IDS[1]];
+    let done = bench.streams.publish(gone, &user(0), |_| (claims::unique(), "{}".into()), 0, &mut notice);
+    bench.keep(&done.rows);
+    let rows = bench.streams.leave_out(gone, gone, user(1)).unwrap();
+    bench.keep(&rows);
+    // The disk takes nothing while these are heard, and takes the end of the stream again.
+    let jtis: Vec<SmolStr> = bench.streams.hand_out(gone, 9).into_iter().map(|item| item.jti).collect();
+    let _not_kept = bench.streams.acknowledge(gone, &jtis.iter().map(SmolStr::as_str).collect());
+    let _not_kept = bench.streams.take_in(gone, gone, user(1)).unwrap();
+    let rows = bench.streams.delete(gone, gone).unwrap();
+    bench.keep(&rows);
+    bench.restart();
+    assert!(bench.streams.by_id(gone).is_none() && bench.streams.by_id(stays).is_some());
+    bench.restart();
+    let (ledger, _) = bench.open.as_ref().unwrap();
+    let mut left = Vec::new();
+    for table in [Table::Streams, Table::Outbox] {
+        ledger
+            .scan(table, &[], &mut |key, _| {
+                left.push(key.to_vec());
+                std::ops::ControlFlow::Continue(())
+            })
+            .unwrap();
+    }
+    assert_eq!(left, [stays.as_bytes()], "and is cleared away");
 }
