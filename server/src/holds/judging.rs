@@ -309,7 +309,19 @@ fn depends_on(
         on.push((Key::Grants(attempt.principal.clone()), Aspects::ALWAYS));
     }
     on.extend(attempt.session_id.iter().map(|id| (Key::Session(id.clone()), Aspects::ALWAYS)));
-    if let SessionFacts::Known(session, _) = &came_to.facts.session {
+    let session = match &came_to.facts.session {
+        SessionFacts::Known(session, _) => Some(Arc::clone(session)),
+        // Ended by somebody above it that can be enabled again, as long as it is not itself gone.
+        SessionFacts::Revoked => {
+            let id = attempt.session_id.as_ref();
+            id.and_then(|id| state.session(id).ok().flatten()).map(|(session, _)| session)
+        }
+        SessionFacts::Unknown
+        | SessionFacts::Untellable
+        | SessionFacts::Unreadable
+        | SessionFacts::Told(_) => None,
+    };
+    if let Some(session) = session {
         let of_owner =
             Aspects::ALWAYS.and(Aspects::CREDENTIAL.when(needs.reads(Fact::SessionCredentialChanged)));
         on.push((Key::Principal(session.principal.clone()), of_owner));
@@ -320,7 +332,7 @@ fn depends_on(
         }
         let task_id = session.task_id.iter().filter(|_| needs.reads_any(Group::Task));
         on.extend(task_id.map(|id| (Key::Task(id.clone()), Aspects::ALWAYS)));
-        for above in state.ancestors(session) {
+        for above in state.ancestors(&session) {
             on.push((Key::Session(above.id.clone()), Aspects::ALWAYS));
             on.push((Key::Principal(above.principal.clone()), Aspects::ALWAYS));
             on.extend(above.tenant.iter().map(|name| (Key::Tenant(name.clone()), Aspects::ALWAYS)));

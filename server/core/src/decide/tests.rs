@@ -335,7 +335,11 @@ fn an_attempt_for_another_snapshot_is_what_that_one_would_have_read() {
             let Ok(attempt) = Attempt::new(from, parts.clone()) else { continue };
             for to in &snapshots {
                 let told = |read: Result<Attempt, _>| read.map(|read| format!("{read:?}"));
-                assert_eq!(told(attempt.for_snapshot(to)), told(Attempt::new(to, parts.clone())), "{parts:?}");
+                assert_eq!(
+                    told(attempt.for_snapshot(to)),
+                    told(Attempt::new(to, parts.clone())),
+                    "{parts:?}"
+                );
             }
         }
     }

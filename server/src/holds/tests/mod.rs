@@ -265,6 +265,27 @@ fn whoever_is_disabled_anywhere_in_the_chain_takes_the_hold_along() {
 }
 
 #[test]
+fn whoever_is_enabled_again_above_the_session_gives_the_hold_back() {
+    let mut node = Node::new();
+    node.session("root", "boss");
+    let now = node.clock.now();
+    let (parent, _) = node.pipeline.state().parent("root", 0, now).unwrap();
+    let mut leaf = Session::open("leaf".into(), node.agent("a"), START_MS + LIFE_MS, now);
+    leaf.parent = Some(parent);
+    node.pipeline.state().open(leaf, 0, now).unwrap();
+    let gate = node.open();
+    node.add(&gate, 1, Node::read_by("a", "list", "leaf"));
+    node.settle();
+    assert_eq!(told(&gate), [(1, ALLOW)]);
+    node.apply(Change::Standing(node.agent("boss"), Standing::Disabled));
+    node.settle();
+    assert_eq!(told(&gate), [(1, (Decision::Deny, Some(ReasonCode::SessionRevoked)))]);
+    node.apply(Change::Standing(node.agent("boss"), Standing::Enabled));
+    node.settle();
+    assert_eq!(told(&gate), [(1, ALLOW)]);
+}
+
+#[test]
 fn a_posture_reaches_holds_that_read_it_and_the_cut_off_of_a_tenant_all_of_its_holds() {
     let mut node = Node::new();
     let now = node.clock.now();
