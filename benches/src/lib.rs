@@ -10,6 +10,7 @@ pub mod compare;
 pub mod drive;
 pub mod link;
 pub mod load;
+pub mod monitoring;
 pub mod mono;
 pub mod noop;
 pub mod procfs;

@@ -18,6 +18,7 @@ pub mod limits;
 pub mod listen;
 pub mod log;
 pub mod metrics;
+pub mod monitor;
 pub mod pipeline;
 pub mod proving;
 pub mod remote;

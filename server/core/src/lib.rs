@@ -5,6 +5,7 @@
 
 pub mod ask;
 pub mod attempt;
+pub mod behavior;
 pub mod boundary;
 pub mod decide;
 pub mod delegation;

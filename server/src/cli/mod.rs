@@ -5,6 +5,7 @@ pub mod demo;
 mod drawn;
 mod eval;
 mod hold;
+mod monitor;
 mod review;
 mod serve;
 mod session;
@@ -64,6 +65,9 @@ enum Command {
     /// Look at the allows that enforcement points hold.
     #[command(subcommand)]
     Hold(hold::HoldCommand),
+    /// Learn what approved runs of an identity did, and score recorded attempts against it.
+    #[command(subcommand)]
+    Monitor(monitor::MonitorCommand),
     /// Show what changes on a node as it happens: answers that are taken back, sessions, signals, bundles.
     ///
     /// Follows the audit stream until Ctrl-C. Exit code 0: interrupted; 2: could not run, or the node ended the stream.
@@ -178,6 +182,7 @@ pub fn run() -> ExitCode {
         Command::Task(command) => task::run(&command),
         Command::Review(command) => review::run(&command),
         Command::Hold(command) => hold::run(&command),
+        Command::Monitor(command) => monitor::run(&command),
         Command::Watch(args) => watch::run(&args),
         Command::Eval(args) => eval::run(&args),
     }

@@ -1,0 +1,62 @@
+//! What the monitor sees of an attempt: borrowed, put together by a door's `gather` and by the offline scorer alike.
+
+use super::baseline::Baseline;
+use super::class::ActionClass;
+
+/// See the module.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Observed<'a> {
+    /// The action's id.
+    pub action: &'a str,
+    /// What kind of thing it does.
+    pub class: ActionClass,
+    /// Whom or what it is done to, from the resource and the arguments that the schema names. One that is also among
+    /// the references is left to them.
+    pub targets: &'a [&'a str],
+    /// URLs, e-mail addresses and account numbers anywhere in the arguments.
+    pub references: &'a [&'a str],
+    /// Where it comes from; empty: unknown.
+    pub network: &'a str,
+    /// Age of the token that it was made with, in seconds; `None`: unknown.
+    pub token_age_s: Option<u64>,
+    /// Whether policy denies it, whatever the monitor says.
+    pub is_denied: bool,
+    /// Whether a task was named; without one only the identity's baseline is asked.
+    pub names_task: bool,
+    /// Where it stands to the actions that its task was declared for.
+    pub scope: Scope,
+    /// Whether it lies outside its task's time window.
+    pub is_out_of_window: bool,
+    /// The task in the words in which it was approved; what it names is expected. Empty: unknown.
+    pub purpose: &'a str,
+    /// What [`BurstDetector::observe`](super::BurstDetector::observe) says of identity and resource; 0: not asked.
+    pub burst_score: f32,
+}
+
+/// Where an action stands to the actions that its task was declared for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Nothing was declared.
+    #[default]
+    Undeclared,
+    /// It was declared.
+    Inside,
+    /// It was not.
+    Outside,
+}
+
+/// What was approved that bears on an attempt.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Baselines<'a> {
+    /// For the identity in this task.
+    pub task: Option<&'a Baseline>,
+    /// For the identity in whatever task.
+    pub identity: Option<&'a Baseline>,
+}
+
+impl<'a> Baselines<'a> {
+    /// The one that deviations are told from: the narrowest.
+    pub(super) fn narrowest(&self, names_task: bool) -> Option<&'a Baseline> {
+        if names_task { self.task } else { self.task.or(self.identity) }
+    }
+}

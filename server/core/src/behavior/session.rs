@@ -1,0 +1,150 @@
+//! What one session did so far, as far as the monitor needs it: a fixed number of bytes, no names.
+
+use super::deviation::{Assessment, Deviation, Flag};
+use super::fingerprint::Fingerprint;
+use crate::time::Now;
+
+/// After this time the risk of a session has halved, in milliseconds.
+const RISK_HALF_LIFE_MS: u64 = 60_000;
+/// How many deviations a session remembers having told.
+const TOLD_MAX: usize = 8;
+/// Most risk of a session.
+const RISK_MAX: u32 = 1_000_000;
+
+/// See the module. It orders actions and counts; INVARIANT (never habitual): it never makes anything look approved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionBehavior {
+    /// The action that was last allowed.
+    pub(super) last_action: Option<Fingerprint>,
+    /// The network of the first attempt that named one.
+    pub(super) network: Option<Fingerprint>,
+    /// The action that was last denied.
+    pub(super) denied_action: Option<Fingerprint>,
+    /// Parts of the fingerprints of what was told last, in a ring.
+    told: [u32; TOLD_MAX],
+    /// When it was first seen, Unix milliseconds.
+    first_seen_ms: Option<i64>,
+    risk_at_ms: i64,
+    /// In thousandths.
+    risk: u32,
+    attempts: u32,
+    denials: u32,
+    deviations: u32,
+    incidents: u32,
+}
+
+impl SessionBehavior {
+    /// Notes an attempt after its verdict. What was not allowed did not happen: it is no action that another comes after.
+    pub fn note(&mut self, deviation: &Deviation, is_allowed: bool, now: Now) {
+        self.first_seen_ms.get_or_insert(now.wall_ms);
+        self.attempts = self.attempts.saturating_add(1);
+        self.network = self.network.or(deviation.network);
+        if is_allowed {
+            self.last_action = Some(deviation.action);
+        } else {
+            self.denials = self.denials.saturating_add(1);
+            self.denied_action = Some(deviation.action);
+        }
+        if deviation.assessment != Assessment::None && !self.told(deviation) {
+            // The place follows from how many were told, so the oldest goes.
+            let place = usize::try_from(self.incidents).unwrap_or(0) % TOLD_MAX;
+            if let Some(oldest) = self.told.get_mut(place) {
+                *oldest = short(deviation.about);
+            }
+            self.incidents = self.incidents.saturating_add(1);
+        }
+        let weight = match deviation.assessment {
+            Assessment::None | Assessment::Misconfiguration => {
+                u32::from(deviation.flags.has(Flag::NewTransition))
+            }
+            Assessment::WorkflowChange => 10,
+            Assessment::Abuse => 50,
+        };
+        self.deviations = self.deviations.saturating_add(u32::from(deviation.assessment != Assessment::None));
+        self.risk = self.risk_milli(now).saturating_add(weight * 1000).min(RISK_MAX);
+        self.risk_at_ms = self.risk_at_ms.max(now.wall_ms);
+    }
+
+    /// Attempts so far.
+    #[must_use]
+    pub const fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Those of them that were denied.
+    #[must_use]
+    pub const fn denials(&self) -> u32 {
+        self.denials
+    }
+
+    /// Those of them that were assessed as anything.
+    #[must_use]
+    pub const fn deviations(&self) -> u32 {
+        self.deviations
+    }
+
+    /// Deviations without those that only repeat one of the last eight.
+    #[must_use]
+    pub const fn incidents(&self) -> u32 {
+        self.incidents
+    }
+
+    /// Whether anything that it attempted was allowed.
+    pub(super) const fn has_acted(&self) -> bool {
+        self.last_action.is_some()
+    }
+
+    /// Whether the same was told before.
+    pub(super) fn told(&self, deviation: &Deviation) -> bool {
+        self.told.contains(&short(deviation.about))
+    }
+
+    /// When it was first seen, Unix milliseconds.
+    #[must_use]
+    pub const fn first_seen_ms(&self) -> Option<i64> {
+        self.first_seen_ms
+    }
+
+    /// What its deviations weigh by now: 50 for abuse, 10 for a change of workflow, 1 for a new transition, halved every
+    /// minute; at most 1,000.
+    #[must_use]
+    pub fn risk(&self, now: Now) -> u32 {
+        self.risk_milli(now) / 1000
+    }
+
+    /// Halves by shifting, and linearly between two halvings: integers give the same on every node.
+    fn risk_milli(&self, now: Now) -> u32 {
+        let elapsed_ms = u64::try_from(now.wall_ms.saturating_sub(self.risk_at_ms)).unwrap_or(0);
+        let halvings = elapsed_ms / RISK_HALF_LIFE_MS;
+        let Some(halved) = u32::try_from(halvings).ok().and_then(|by| self.risk.checked_shr(by)) else {
+            return 0;
+        };
+        let part = u64::from(halved) * (elapsed_ms % RISK_HALF_LIFE_MS) / (2 * RISK_HALF_LIFE_MS);
+        halved.saturating_sub(u32::try_from(part).unwrap_or(halved))
+    }
+}
+
+/// Enough of a fingerprint to tell a repetition; nothing is judged by it. 0 is no fingerprint.
+const fn short(of: Fingerprint) -> u32 {
+    (of.0 >> 32) as u32 | 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn risk_halves_every_minute_and_never_rises_by_itself() {
+        let at = |wall_ms| Now { mono_ns: 0, wall_ms };
+        let mut session = SessionBehavior::default();
+        session.note(&Deviation { assessment: Assessment::Abuse, ..Deviation::default() }, false, at(0));
+        assert_eq!([0, 30_000, 60_000, 120_000].map(|ms| session.risk(at(ms))), [50, 37, 25, 12]);
+        let mut last = u32::MAX;
+        for ms in (0..4_000_000).step_by(997) {
+            let risk = session.risk(at(ms));
+            assert!(risk <= last);
+            last = risk;
+        }
+        assert_eq!(session.risk(at(i64::MAX)), 0);
+    }
+}

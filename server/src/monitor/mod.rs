@@ -1,0 +1,61 @@
+//! Behaviour monitoring on recorded attempts: learn what approved runs did, and score others against it.
+//!
+//! The same comparison as the service's; only where attempts come from differs. Attempts are JSON Lines, one object for each,
+//! read as a stream in bounded memory. Labels and other truth that a recording may carry beside the attempt are never read.
+
+pub mod attempts;
+pub mod classes;
+pub mod config;
+pub mod declared;
+mod expiring;
+pub mod kept;
+pub mod learn;
+pub mod prepared;
+pub mod score;
+
+use cardea_core::behavior::Key;
+use jiff::Timestamp;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use serde::{Deserialize as _, Deserializer, de::Error as _};
+
+/// What is wrong with an input, where, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {what}")]
+pub struct Fault {
+    /// File, and line where there is one.
+    pub place: String,
+    /// What is wrong, and the remedy.
+    pub what: String,
+}
+
+impl Fault {
+    /// A fault of a file.
+    pub(crate) fn of(path: &std::path::Path, what: impl Into<String>) -> Self {
+        Self { place: path.display().to_string(), what: what.into() }
+    }
+}
+
+/// A key that nobody can know beforehand. Nothing that is printed depends on it.
+///
+/// # Errors
+///
+/// The operating system has no randomness.
+pub fn fresh_key() -> Result<Key, Fault> {
+    let mut random = [0; 16];
+    SystemRandom::new().fill(&mut random).map_err(|_unspecified| Fault {
+        place: "randomness".to_owned(),
+        what: "the operating system gives none".to_owned(),
+    })?;
+    Ok(Key::new(random))
+}
+
+/// A point in time, RFC 3339.
+fn timestamp<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+    let text = std::borrow::Cow::<str>::deserialize(from)?;
+    text.parse().map_err(|_| D::Error::custom(format!("`{text}` is no time; write 2026-01-01T12:00:00Z")))
+}
+
+/// The same where it may be absent.
+fn some_timestamp<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
+    timestamp(from).map(Some)
+}

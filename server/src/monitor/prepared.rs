@@ -1,0 +1,114 @@
+//! A recorded attempt as the monitor sees it: what its configuration says is the task, the targets, the references.
+
+use cardea_core::behavior::fingerprint::reference_name;
+use cardea_core::behavior::{ActionClass, Observed, Scope};
+use serde_json::Value;
+
+use super::attempts::Recorded;
+use super::config::{Config, Resource};
+
+/// Most targets, and most references, of one attempt; more than that deviates anyway.
+const NAMES_MAX: usize = 256;
+
+/// See the module. Owns its texts, so that a view can borrow them.
+#[derive(Clone, Debug)]
+pub struct Prepared<'r> {
+    recorded: &'r Recorded,
+    class: ActionClass,
+    targets: Vec<&'r str>,
+    references: Vec<&'r str>,
+}
+
+impl<'r> Prepared<'r> {
+    /// Reads an attempt as the configuration says.
+    #[must_use]
+    pub fn new(config: &Config, recorded: &'r Recorded) -> Self {
+        let references: Vec<&str> = match recorded.context.get(&config.attempts.references) {
+            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).take(NAMES_MAX).collect(),
+            _ => Vec::new(),
+        };
+        let mut targets = named_targets(config, recorded);
+        // Part of a text that holds addresses; the references hold them whole.
+        let is_reference = |target: &str| {
+            references
+                .iter()
+                .any(|reference| reference_name(reference).eq_ignore_ascii_case(reference_name(target)))
+        };
+        targets.retain(|target| {
+            !target.is_empty() && (references.is_empty() || !target.contains('@') || is_reference(target))
+        });
+        targets.truncate(NAMES_MAX);
+        Self { recorded, class: config.classes.of(&recorded.action), targets, references }
+    }
+
+    /// The view that is learned from and compared; what needs state beyond the attempt is for the caller to fill in.
+    #[must_use]
+    pub fn observed<'a>(&'a self, config: &Config) -> Observed<'a> {
+        let context = &self.recorded.context;
+        let fields = &config.attempts;
+        Observed {
+            action: &self.recorded.action,
+            class: self.class,
+            targets: &self.targets,
+            references: &self.references,
+            network: context.get(&fields.network).and_then(Value::as_str).unwrap_or_default(),
+            token_age_s: context.get(&fields.token_age_s).and_then(whole_seconds),
+            is_denied: context.get(&fields.denied).and_then(Value::as_bool).unwrap_or(false),
+            names_task: self.task(config).is_some(),
+            scope: Scope::Undeclared,
+            ..Observed::default()
+        }
+    }
+
+    /// The task that it names.
+    #[must_use]
+    pub fn task(&self, config: &Config) -> Option<&'r str> {
+        let task = self.recorded.context.get(&config.attempts.task).and_then(Value::as_str);
+        task.filter(|task| !task.is_empty())
+    }
+}
+
+/// An age that is not whole counts as the younger: the strict side.
+fn whole_seconds(age: &Value) -> Option<u64> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates")]
+    let of_float = || age.as_f64().map(|age| age.max(0.0) as u64);
+    age.as_u64().or_else(of_float)
+}
+
+fn named_targets<'r>(config: &Config, recorded: &'r Recorded) -> Vec<&'r str> {
+    let is_list = |key: &str| config.attempts.lists.iter().any(|list| list == key);
+    if let Some(keys) = config.targets.get(&recorded.action) {
+        let Some(Value::Object(arguments)) = recorded.context.get(&config.attempts.arguments) else {
+            return Vec::new();
+        };
+        let given = keys.iter().filter_map(|key| Some((key, arguments.get(key)?)));
+        return given.flat_map(|(key, value)| texts(value, is_list(key))).collect();
+    }
+    let resource = recorded.resource.as_str();
+    match config.attempts.resource {
+        Resource::Ignored => Vec::new(),
+        _ if resource.is_empty() || resource == "-" => Vec::new(),
+        Resource::Target => vec![resource],
+        Resource::KeyAndTarget => match resource.split_once(':') {
+            Some((key, names)) if is_list(key) => pieces(names).collect(),
+            Some((_, name)) => vec![name],
+            None => vec![resource],
+        },
+    }
+}
+
+/// The names in an argument. Numbers and other things that are no text name nothing.
+fn texts(value: &Value, is_list: bool) -> Vec<&str> {
+    match value {
+        Value::String(text) if is_list => pieces(text).collect(),
+        Value::String(text) => vec![text.as_str()],
+        Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
+    }
+}
+
+/// Some agents write lists in the mark-up of their model; a tag is no name.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let pieces = text.split([',', '[', ']', '\n']).map(|piece| piece.trim_matches([' ', '"', '\'']));
+    pieces.filter(|piece| !(piece.starts_with('<') && piece.ends_with('>')))
+}
