@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{self, Pipeline};
 use crate::router::Router;
 use crate::run::{self, Parts};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Phase, Shutdown};
 use crate::ssf::guard::Guard;
 use crate::ssf::http::Part;
 use crate::ssf::receive::Receivers;
@@ -183,7 +183,7 @@ impl Service {
         }
         beside(&pipeline, &shutdown, &supervisor)?;
         if let Some(listener) = http {
-            let pages = Arc::new(pages(Arc::clone(&pipeline)));
+            let pages = Arc::new(pages(Arc::clone(&pipeline), shutdown.clone()));
             supervisor.task("http", crate::http::serve(listener, pages, supervisor.clone()));
         }
         let transmitting =
@@ -199,7 +199,7 @@ impl Service {
         let _watching = supervisor.thread("holds".to_owned(), move || watching.run(&until))?;
         let admin = AdminDoor::new(holds.clone(), bundles);
         let trust_xfcc = config.ext_authz.trust_xfcc;
-        let streams = Arc::new(AuditStreams::new(Arc::clone(&audit)));
+        let streams = Arc::new(AuditStreams::new(Arc::clone(&audit), shutdown.clone()));
         let health = health(Arc::clone(&pipeline), &supervisor).await;
         let parts = Parts {
             listeners,
@@ -306,7 +306,7 @@ fn capacity(config: &Config) -> anyhow::Result<Capacity> {
 /// Keeps what sessions did, and drops what is over, a part at a time.
 async fn keeping(pipeline: Arc<Pipeline>, shutdown: Shutdown) -> Result<(), std::convert::Infallible> {
     let mut from = smol_str::SmolStr::default();
-    while shutdown.phase() == crate::shutdown::Phase::Running {
+    while shutdown.phase() == Phase::Running {
         tokio::select! {
             () = tokio::time::sleep(limits::STATE_KEEPING_INTERVAL) => {}
             () = shutdown.draining() => break,
@@ -346,7 +346,7 @@ fn open_audit(config: &Config, clock: &Clock) -> anyhow::Result<Arc<Audit>> {
     Ok(Arc::new(Audit::open(&audit, wall)?))
 }
 
-fn pages(pipeline: Arc<Pipeline>) -> Pages {
+fn pages(pipeline: Arc<Pipeline>, shutdown: Shutdown) -> Pages {
     let ready = Arc::clone(&pipeline);
     Pages {
         metrics: Box::new(move || {
@@ -354,7 +354,8 @@ fn pages(pipeline: Arc<Pipeline>) -> Pages {
             pipeline.metrics().render()
         }),
         ready: Box::new(move || match ready.policy().snapshot() {
-            Some(_) => Ok(()),
+            Some(_) if shutdown.phase() == Phase::Running => Ok(()),
+            Some(_) => Err("the node is stopping; ask another one".to_owned()),
             None => Err("no policy bundle is in force; see the log for what is wrong with it".to_owned()),
         }),
     }
@@ -409,7 +410,7 @@ async fn health(pipeline: Arc<Pipeline>, supervisor: &Supervisor) -> HealthServe
     let mut told = report(&reporter, &pipeline).await;
     let shutdown = supervisor.shutdown().clone();
     supervisor.task("health", async move {
-        while shutdown.phase() == crate::shutdown::Phase::Running {
+        while shutdown.phase() == Phase::Running {
             tokio::time::sleep(limits::HEALTH_INTERVAL).await;
             if health_of(&pipeline) != told {
                 told = report(&reporter, &pipeline).await;

@@ -191,7 +191,7 @@ impl Node {
         let until = shutdown.clone();
         let _ended = supervisor.thread("holds".to_owned(), move || watching.run(&until)).unwrap();
         let admin = AdminDoor::new(holds.clone(), shelf);
-        let streams = Arc::new(AuditStreams::new(Arc::clone(pipeline.audit())));
+        let streams = Arc::new(AuditStreams::new(Arc::clone(pipeline.audit()), shutdown.clone()));
         let make = move |_worker| {
             let native = NativeDoor::new(holds.clone());
             let admin = v1::admin_service_server::AdminServiceServer::new(admin.clone());

@@ -1,6 +1,7 @@
 //! What an operator relies on: health, reflection, status, metrics, bundle changes, and a quiet end.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use cardea_proto::v1::{self, Decision};
@@ -297,6 +298,27 @@ async fn sigterm_ends_the_service_and_no_record_is_lost() -> Result<()> {
     let sequences = cardea_tests::audit::sequences(&cardea.audit_dir())?;
     assert!(sequences.len() >= 501, "{} records", sequences.len());
     assert!(sequences.iter().copied().eq(1..=sequences.len() as u64), "numbers rise by one from 1");
+    Ok(())
+}
+
+#[tokio::test]
+async fn whoever_listens_is_told_that_the_node_stops_and_holds_up_nothing() -> Result<()> {
+    let (mut cardea, mut clients) = started().await?;
+    let mut stream = clients.audit.stream(v1::StreamRecordsRequest::default()).await?.into_inner();
+    clients.decide(read("Table::orders")?).await?;
+    let listening = tokio::spawn(async move {
+        loop {
+            match stream.message().await {
+                Ok(Some(_batch)) => {}
+                Ok(None) => return "nothing".to_owned(),
+                Err(status) => return status.message().to_owned(),
+            }
+        }
+    });
+    // Well within the time that connections are given to end.
+    let stopped = tokio::time::timeout(Duration::from_secs(10), cardea.process.terminate()).await;
+    assert!(stopped.context("the stream held up the end")??.success());
+    assert!(listening.await?.starts_with("the node is stopping"));
     Ok(())
 }
 

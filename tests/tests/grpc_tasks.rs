@@ -148,6 +148,8 @@ async fn what_is_no_proper_task_is_refused() -> Result<()> {
         (with(&|_, task| task.id = String::new()), Code::InvalidArgument),
         (with(&|_, task| task.id = "x".repeat(129)), Code::InvalidArgument),
         (with(&|_, task| task.actions.clear()), Code::InvalidArgument),
+        (with(&|_, task| task.actions = vec!["Action::\"read\"".to_owned()]), Code::InvalidArgument),
+        (with(&|_, task| task.actions = vec![String::new()]), Code::InvalidArgument),
         (with(&|_, task| task.not_after = None), Code::InvalidArgument),
         (with(&|_, task| task.not_after = Some(past)), Code::InvalidArgument),
         (with(&|_, task| task.not_after = Some(far)), Code::InvalidArgument),

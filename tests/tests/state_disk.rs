@@ -89,6 +89,11 @@ async fn on_a_full_disk_decisions_go_on_and_nothing_is_acknowledged_that_would_b
         Ok((codes == [ReasonCode::NoPermit]).then_some(()))
     })
     .await?;
+    // So is a risk that is cleared, and one that is found is not.
+    clients.report_risk("Agent::biller", 95).await.err().context("the risk was acknowledged")?;
+    assert_ne!(clients.decide(read("other")?).await?.decision(), Decision::Allow);
+    clients.report_risk("Agent::biller", 0).await.err().context("the end of the risk was acknowledged")?;
+    assert_ne!(clients.decide(read("other")?).await?.decision(), Decision::Allow);
 
     // Once there is room, what waited is written, and the same call is acknowledged.
     let pid = cardea.process.pid().to_string();
@@ -99,6 +104,7 @@ async fn on_a_full_disk_decisions_go_on_and_nothing_is_acknowledged_that_would_b
     })
     .await?;
     clients.session.end(end).await?;
+    clients.report_risk("Agent::biller", 0).await?;
     clients.open_session("late", "Agent::biller").await?;
     cardea.process.kill()?;
     cardea.start_again().await?;

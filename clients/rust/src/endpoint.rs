@@ -77,7 +77,9 @@ impl Endpoint {
             return Err(refused("has no known scheme; write `http://`, `https://` or `unix:`"));
         }
         match (self.address.starts_with("https://"), &self.tls) {
-            (true, None) => return Err(refused("needs TLS settings")),
+            (true, None) => {
+                return Err(refused("needs TLS settings: the authorities to trust, such as `--ca FILE`"));
+            }
             (false, Some(_)) => return Err(refused("has TLS settings, which only `https://` uses")),
             (true, Some(_)) | (false, None) => {}
         }

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 use super::{Audit, Filter, Tail, TailError};
+use crate::shutdown::Shutdown;
 
 /// Most streams at once. Each holds an open file and, while it reads, a thread of the blocking pool; consumers
 /// are collectors and a console, not every caller.
@@ -21,19 +22,21 @@ pub const STREAMS_MAX: usize = 64;
 pub struct AuditStreams {
     audit: Arc<Audit>,
     open: Arc<Semaphore>,
+    shutdown: Shutdown,
 }
 
 impl AuditStreams {
-    /// Gives out the records of this audit.
+    /// Gives out the records of this audit until the process drains.
     #[must_use]
-    pub fn new(audit: Arc<Audit>) -> Self {
-        Self { audit, open: Arc::new(Semaphore::new(STREAMS_MAX)) }
+    pub fn new(audit: Arc<Audit>, shutdown: Shutdown) -> Self {
+        Self { audit, open: Arc::new(Semaphore::new(STREAMS_MAX)), shutdown }
     }
 }
 
 /// One stream: its place in the records, and its right to be open.
 struct Consumer {
     tail: Tail,
+    shutdown: Shutdown,
     _open: OwnedSemaphorePermit,
 }
 
@@ -51,17 +54,27 @@ impl AuditService for AuditStreams {
         let open = Arc::clone(&self.open).try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!("{STREAMS_MAX} audit streams are open, no more are given"))
         })?;
-        let consumer = Consumer { tail: self.audit.tail(request.from_sequence, filter), _open: open };
+        let tail = self.audit.tail(request.from_sequence, filter);
+        let consumer = Consumer { tail, shutdown: self.shutdown.clone(), _open: open };
         Ok(Response::new(stream::unfold(Some(consumer), step).boxed()))
     }
 }
 
-/// One message; the stream ends after an error, and once the audit is closed and all is sent.
+/// One message; the stream ends after an error, once the audit is closed and all is sent, and when the process drains and
+/// nothing more is there: whoever listens goes on from the next number elsewhere or later.
 async fn step(
     consumer: Option<Consumer>,
 ) -> Option<(Result<v1::StreamRecordsResponse, Status>, Option<Consumer>)> {
     let mut consumer = consumer?;
-    match consumer.tail.next_batch().await {
+    let batch = tokio::select! {
+        biased;
+        batch = consumer.tail.next_batch() => batch,
+        () = consumer.shutdown.draining() => {
+            let stopping = "the node is stopping; go on from the next sequence number when it is back";
+            return Some((Err(Status::unavailable(stopping)), None));
+        }
+    };
+    match batch {
         Ok(None) => None,
         Ok(Some(batch)) => {
             let records = batch.into_iter().map(Into::into).collect();

@@ -65,7 +65,7 @@ struct Told {
     /// Who says so; goes into the record and the evidence.
     #[arg(long, value_name = "TEXT", default_value = "cardea signal")]
     source: String,
-    /// When it happened: RFC 3339, or a span from now. Unset: now. Older events never overwrite newer ones.
+    /// When it happened: '5m ago', or RFC 3339. Unset: now. Older events never overwrite newer ones.
     #[arg(long, value_name = "WHEN")]
     at: Option<When>,
     /// How the outcome is printed.
@@ -256,7 +256,7 @@ async fn report(told: &Told, subject: Option<&Named>, change: Change) -> Result<
     let (ok, outcome, sentence) = match outcome {
         Some(v1::SignalOutcome::Applied) => (true, "applied", "in force and durable"),
         Some(v1::SignalOutcome::Superseded) => {
-            (false, "superseded", "nothing changed: newer knowledge stays")
+            (false, "superseded", "nothing changed: newer knowledge stays, and nothing undoes a purge")
         }
         Some(v1::SignalOutcome::UnknownSubject) => {
             (false, "unknown_subject", "nothing changed: the node does not know the session")

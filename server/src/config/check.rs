@@ -117,7 +117,7 @@ fn listen(
     } else {
         Some(flags.grpc.iter().map(|text| from_flag(text)).collect())
     };
-    let grpc_name = if flags.grpc.is_empty() { "listen.grpc" } else { "--grpc" };
+    let grpc_name = if flags.grpc.is_empty() { "listen.grpc" } else { "--listen" };
     let mut placed: Vec<Placed> = Vec::new();
     match given {
         None => placed.extend(default.grpc.iter().map(|at| Placed { at: *at, span: None })),

@@ -225,7 +225,7 @@ pub struct Overrides {
     pub trust: Option<PathBuf>,
     /// `--allow-unsigned`
     pub allow_unsigned: bool,
-    /// `--grpc ADDR`, may be given several times; replaces the file's list.
+    /// `--listen ADDR`, may be given several times; replaces the file's list.
     pub grpc: Vec<String>,
     /// `--uds PATH`
     pub uds: Option<PathBuf>,

@@ -205,10 +205,12 @@ impl SessionService for SessionDoor {
             Some(Named::Id(id)) => {
                 let id = name(&id)?;
                 let known = self.0.state().session(&id).ok().flatten();
+                let is_known = known.is_some();
                 let whose = known.map(|(session, _)| entity(&session.principal));
                 let closed = self.end_and_record(&Target::Session(id.clone()), (id, whose), reason, now)?;
                 self.durable().await?;
-                let ended = u64::from(closed.changed);
+                // One that is not known here is remembered as ended, and counts as none.
+                let ended = u64::from(closed.changed && is_known);
                 Ok(Response::new(v1::EndSessionResponse { ended, state_version: closed.version }))
             }
             Some(Named::Principal(reference)) => {
@@ -303,7 +305,7 @@ pub(crate) fn bound(
     }
     if !message.parent_session_id.is_empty() {
         let id = name(&message.parent_session_id)?;
-        let (parent, above) = state.parent(&id, idle_max_s, now).map_err(|fault| refuse(&fault))?;
+        let (parent, above) = state.parent(&id, idle_max_s, now).map_err(|fault| of_parent(&fault))?;
         session.parent = Some(parent);
         session.expires_ms = session.expires_ms.min(above.expires_ms);
     }
@@ -365,12 +367,26 @@ pub(super) fn can_keep(state: &State) -> Result<(), Status> {
 /// What was changed counts on this node, and is not on disk.
 pub(super) fn not_durable(fault: &LedgerFault) -> Status {
     Status::unavailable(format!(
-        "this is in force on this node, but would not survive a restart ({fault}); send it again"
+        "what closes is in force on this node, what opens is not, and neither would survive a restart ({fault}); send it \
+         again"
     ))
 }
 
 fn unreadable(fault: &LedgerFault) -> Status {
     Status::unavailable(fault.to_string())
+}
+
+/// Why no session can be opened below that one.
+fn of_parent(fault: &OpenFault) -> Status {
+    match fault {
+        OpenFault::Ended(id) | OpenFault::Expired(id) => Status::failed_precondition(format!(
+            "the parent session `{id}` is over, and nothing runs below it; name one that lives"
+        )),
+        OpenFault::Unknown(id) => {
+            Status::not_found(format!("the parent session `{id}` is not known to this node; open it first"))
+        }
+        _ => refuse(fault),
+    }
 }
 
 fn refuse(fault: &OpenFault) -> Status {

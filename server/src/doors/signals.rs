@@ -43,9 +43,10 @@ impl SignalDoor {
         // The record of the signal stands before those of what it takes back.
         let _recorded_first = self.0.state().feed().keep_back();
         // While nothing can be kept, nothing is opened: whoever is enabled now would be disabled after a restart.
-        let opens = matches!(read.signal.change, Change::Standing(_, Standing::Enabled));
         let applied = match self.0.state().fault() {
-            Some(why) if opens => Err(OpenFault::Disk(LedgerFault::NotWritten(why))),
+            Some(why) if self.0.state().is_opening(&read.signal, now) => {
+                Err(OpenFault::Disk(LedgerFault::NotWritten(why)))
+            }
             _ => {
                 let why = Why::signal(message.source.as_str().into(), None, read.reason.clone());
                 self.0.apply(&read.signal, &why, life_ms, now)

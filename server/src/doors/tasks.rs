@@ -209,6 +209,7 @@ pub(crate) fn approval(
         None => None,
     };
     let latest_end_ms = wire::optional_ms(message.latest_end.as_ref()).map_err(Status::invalid_argument)?;
+    known_actions(&task.actions, snapshot)?;
     Ok(Approval {
         task,
         agent: wire::uid("agent", message.agent.as_ref(), snapshot)?,
@@ -217,6 +218,20 @@ pub(crate) fn approval(
         approved_ms: now.wall_ms,
         latest_end_ms: latest_end_ms.unwrap_or_else(|| now.wall_ms.saturating_add(life::LIFE_MAX_MS)),
     })
+}
+
+/// A task for an action that is in no schema would never be good for anything.
+fn known_actions(actions: &[SmolStr], snapshot: &Snapshot) -> Result<(), Status> {
+    let is_known = |id: &SmolStr| snapshot.actions().iter().any(|action| action.uid.id() == id);
+    match actions.iter().find(|id| !is_known(id)) {
+        Some(unknown) => {
+            let unknown: String = unknown.chars().take(64).collect();
+            Err(Status::invalid_argument(format!(
+                "`{unknown}` is no action of the bundle in force; name an action by its id alone, such as `read`"
+            )))
+        }
+        None => Ok(()),
+    }
 }
 
 fn narrowing(message: &v1::NarrowTaskRequest) -> Result<Narrowing, Status> {

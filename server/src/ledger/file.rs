@@ -63,6 +63,27 @@ pub enum OpenFault {
     },
 }
 
+/// Makes a file that is whole or not there.
+fn create(dir: &Path, path: &Path) -> Result<(), OpenFault> {
+    let io = |why: std::io::Error| OpenFault::Io { path: path.to_owned(), why: why.to_string() };
+    tracing::info!(path = %path.display(), "there is no state yet: it begins with no sessions, revocations or tasks");
+    let unfinished = path.with_extension("new");
+    match fs::remove_file(&unfinished) {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => return Err(io(why)),
+        Ok(()) | Err(_) => {}
+    }
+    fs::OpenOptions::new().create_new(true).append(true).mode(0o600).open(&unfinished).map_err(io)?;
+    drop(builder().create(&unfinished).map_err(|why| refused(&unfinished, why))?);
+    // Never in the place of a file that somebody else made meanwhile, and has open.
+    match fs::hard_link(&unfinished, path) {
+        Err(why) if why.kind() != std::io::ErrorKind::AlreadyExists => return Err(io(why)),
+        Ok(()) | Err(_) => {}
+    }
+    fs::remove_file(&unfinished).map_err(io)?;
+    // A new file has a name only once its directory is on disk, too.
+    fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)
+}
+
 #[derive(Debug)]
 pub(super) struct StoreFile {
     path: PathBuf,
@@ -76,10 +97,18 @@ impl StoreFile {
         let io = |why: std::io::Error| OpenFault::Io { path: path.clone(), why: why.to_string() };
         // What is in here names identities and how far they are trusted: nobody else's business.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
-        fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(io)?;
-        // A new file has a name only once its directory is on disk, too.
-        fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(io)?;
-        let database = builder().create(&path).map_err(|why| refused(&path, why))?;
+        match fs::metadata(&path) {
+            // redb would take it for a new one, and all that was revoked would be forgotten.
+            Ok(known) if known.len() == 0 => {
+                return Err(io(std::io::Error::other(
+                    "it is empty, as after a copy that was cut: restore it, or remove it to begin with no state at all",
+                )));
+            }
+            Ok(_) => {}
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => create(dir, &path)?,
+            Err(why) => return Err(io(why)),
+        }
+        let database = builder().open(&path).map_err(|why| refused(&path, why))?;
         upgrade::to_current(&database, &path)?;
         Ok(Self { path, database: RwLock::new(Some(database)) })
     }

@@ -89,6 +89,20 @@ fn a_row_that_was_changed_on_disk_is_not_believed() {
 }
 
 #[test]
+fn an_empty_file_is_refused_for_what_it_held_would_be_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.redb");
+    std::fs::write(&path, b"").unwrap();
+    let refused = Ledger::open(dir.path()).err().map(|fault| fault.to_string()).unwrap_or_default();
+    assert!(refused.contains("it is empty") && refused.contains("remove it"), "{refused}");
+    std::fs::remove_file(&path).unwrap();
+    // What a start left behind that was cut short stands in nobody's way.
+    std::fs::write(path.with_extension("new"), b"half").unwrap();
+    drop(Ledger::open(dir.path()).unwrap());
+    assert!(std::fs::metadata(&path).unwrap().len() > 0);
+}
+
+#[test]
 fn a_file_that_is_no_store_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.redb");

@@ -57,6 +57,28 @@ impl Outcome {
 }
 
 impl State {
+    /// Whether a signal would let somebody do what it could not do before. What closes is taken in whatever happens to the
+    /// disk; this is not.
+    #[must_use]
+    pub fn is_opening(&self, signal: &Signal, now: Now) -> bool {
+        match &signal.change {
+            Change::Risk(uid, risk) => self.risk(uid).is_some_and(|known| {
+                let mut next = Risk::clone(&known);
+                next.apply(risk) && next.score(now) < known.score(now)
+            }),
+            Change::Standing(_, standing) => *standing == Standing::Enabled,
+            Change::Session(id, change) => match change {
+                session::Change::CredentialChanged => false,
+                session::Change::DeviceCompliance(compliant) => *compliant,
+                session::Change::AssuranceLevel(aal) => {
+                    self.session(id).ok().flatten().is_some_and(|(session, _)| session.aal < *aal)
+                }
+            },
+            Change::Device(_, compliant) => *compliant,
+            Change::Revoked(..) | Change::Credential(_) => false,
+        }
+    }
+
     /// Takes in a signal; `life_ms` is the longest life of a session, after which its end may be forgotten.
     ///
     /// # Errors

@@ -178,6 +178,32 @@ fn a_newer_login_in_the_token_refreshes_the_session() {
 }
 
 #[test]
+fn what_lets_somebody_do_more_than_before_is_opening() {
+    let (state, snapshot) = (roomy(), snapshot());
+    open(&state, &snapshot, "s", at(0));
+    let uid = agent(&snapshot, "a");
+    let is_opening = |event_ms, change| state.is_opening(&Signal { event_ms, change }, at(10));
+    let risk_of = |severity, event_ms| {
+        let kind = RiskKind::Operator;
+        Change::Risk(uid.clone(), RiskSignal { kind, severity, confidence: 100, event_ms, half_life_s: 600 })
+    };
+    assert!(!is_opening(1, risk_of(0, 1)), "there is nothing to lower");
+    risk(&state, uid.clone(), 60, at(5)).unwrap();
+    assert!(is_opening(6, risk_of(0, 6)) && is_opening(6, risk_of(59, 6)));
+    assert!(!is_opening(6, risk_of(90, 6)));
+    assert!(!is_opening(4, risk_of(0, 4)), "older than what is known");
+    assert!(is_opening(6, Change::Standing(uid.clone(), Standing::Enabled)));
+    assert!(!is_opening(6, Change::Standing(uid, Standing::Disabled)));
+    assert!(
+        is_opening(6, Change::Device("d".into(), true)) && !is_opening(6, Change::Device("d".into(), false))
+    );
+    let of_session = |change| is_opening(6, Change::Session("s".into(), change));
+    assert!(of_session(SessionEvent::AssuranceLevel(2)) && !of_session(SessionEvent::AssuranceLevel(0)));
+    assert!(of_session(SessionEvent::DeviceCompliance(true)));
+    assert!(!of_session(SessionEvent::CredentialChanged));
+}
+
+#[test]
 fn a_full_table_refuses_new_knowledge_and_keeps_the_old() {
     let (state, snapshot) = (
         state(Capacity {

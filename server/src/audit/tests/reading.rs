@@ -12,6 +12,7 @@ use crate::audit::{
     AuditStreams, BATCH_RECORDS_MAX, Filter, STREAMS_MAX, Tail, TailError,
     record::{BundleRecord, DecisionRecord, Entity},
 };
+use crate::shutdown::Shutdown;
 
 /// Reads until it has this many records.
 async fn take(tail: &mut Tail, count: usize) -> Vec<Record> {
@@ -195,7 +196,7 @@ async fn matching(filter: v1::RecordFilter) -> Vec<u64> {
     ] {
         audit.reserve().unwrap().fill_body(2_000, body);
     }
-    let service = AuditStreams::new(Arc::clone(&audit));
+    let service = AuditStreams::new(Arc::clone(&audit), Shutdown::new());
     let request = v1::StreamRecordsRequest { from_sequence: 1, filter: Some(filter) };
     let stream = service.stream(Request::new(request)).await.unwrap().into_inner();
     audit.close().unwrap();
@@ -234,7 +235,7 @@ async fn the_stream_sends_past_and_new_records_as_the_wire_has_them() {
     let dir = tempdir().unwrap();
     let audit = Arc::new(open(&config(dir.path(), 32, WhenFull::Deny)));
     put(&audit, 10);
-    let service = AuditStreams::new(Arc::clone(&audit));
+    let service = AuditStreams::new(Arc::clone(&audit), Shutdown::new());
     let request = v1::StreamRecordsRequest { from_sequence: 1, filter: None };
     let mut stream = service.stream(Request::new(request)).await.unwrap().into_inner();
     for (sequence, number) in [(1, "10"), (2, "20")] {
@@ -252,7 +253,7 @@ async fn the_stream_sends_past_and_new_records_as_the_wire_has_them() {
 async fn the_stream_refuses_what_it_cannot_serve_with_a_fitting_status() {
     let dir = tempdir().unwrap();
     let audit = Arc::new(open(&config(dir.path(), 32, WhenFull::Deny)));
-    let service = AuditStreams::new(audit);
+    let service = AuditStreams::new(audit, Shutdown::new());
     let ask = |filter| Request::new(v1::StreamRecordsRequest { from_sequence: 0, filter: Some(filter) });
     for bad in [
         v1::RecordFilter { decisions: vec![0], ..Default::default() },
@@ -278,7 +279,7 @@ async fn a_stream_from_a_record_that_is_gone_is_out_of_range() {
     put_patiently(&audit, 0..200);
     wait_until("all are written", || audit.stats().last_sequence == 200);
     fs::remove_file(path(dir.path(), 1)).unwrap();
-    let service = AuditStreams::new(audit);
+    let service = AuditStreams::new(audit, Shutdown::new());
     let request = Request::new(v1::StreamRecordsRequest { from_sequence: 1, filter: None });
     let mut stream = service.stream(request).await.unwrap().into_inner();
     assert_eq!(stream.next().await.unwrap().unwrap_err().code(), Code::OutOfRange);

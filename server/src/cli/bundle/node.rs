@@ -90,11 +90,20 @@ impl Failure {
             (Self::Node(Error::Connect { .. }), _) => Some(
                 "is a node serving there, and does it take this kind of connection? `cardea serve` logs its addresses",
             ),
+            // What HTTP says where no gRPC service answers.
+            (Self::Node(Error::Call(status)), Some(Code::Unimplemented))
+                if status.message().contains("HTTP status code") =>
+            {
+                Some("what answers there is no node, or a proxy before it; `cardea serve` logs its addresses")
+            }
             (_, Some(Code::Unimplemented)) => {
                 Some("the node runs a version of Cardea without this call; update it")
             }
+            (_, Some(Code::Unknown | Code::Internal)) => {
+                Some("is this the address for gRPC? `cardea serve` logs it; metrics and signals have others")
+            }
             (_, Some(Code::DeadlineExceeded | Code::Cancelled)) => {
-                Some("the node may still be at it; look with `cardea bundle list`")
+                Some("the node may still be at it: look what is in force before you ask again")
             }
             _ => None,
         }

@@ -46,10 +46,10 @@ pub(super) struct OpenArgs {
     /// Whose session it is.
     #[arg(long, value_name = "ENTITY")]
     principal: Named,
-    /// Its end: a span from now such as 8h, or RFC 3339. Unset: the bundle's maximum.
+    /// Its end: a span from now such as 8h, or RFC 3339; the bundle's maximum if it is later or unset.
     #[arg(long, value_name = "WHEN")]
     expires: Option<When>,
-    /// The last login; unset: never.
+    /// The last login: '5m ago', or RFC 3339. Unset: never.
     #[arg(long, value_name = "WHEN")]
     authenticated: Option<When>,
     /// Authentication context class of that login.

@@ -51,7 +51,7 @@ pub(super) struct ApproveArgs {
     node: NodeArgs,
     /// The task's id; sessions and attempts name it.
     id: String,
-    /// Who may use it, as 'Type::\"id\"'.
+    /// Who may use it, as 'Type::"id"'.
     #[arg(long, value_name = "ENTITY")]
     agent: Named,
     /// On whose behalf: attempts then need this entity above the agent in their delegation chain.
@@ -60,7 +60,7 @@ pub(super) struct ApproveArgs {
     /// An action that it may use, by id; again for more.
     #[arg(long = "action", value_name = "ID", required = true)]
     actions: Vec<String>,
-    /// A resource that it may touch, 'Type::\"id\"' or 'Type::\"prefix*\"'; again for more. None: every resource.
+    /// A resource that it may touch, 'Type::"id"' or 'Type::"prefix*"'; again for more. None: every resource.
     #[arg(long = "resource", value_name = "PATTERN")]
     resources: Vec<String>,
     /// When its window opens: a span from now, or RFC 3339. Unset: at once.
@@ -75,7 +75,7 @@ pub(super) struct ApproveArgs {
     /// What the work is for.
     #[arg(long, value_name = "TEXT", default_value = "")]
     purpose: String,
-    /// Who approves it, as 'Type::\"id\"'; not the agent.
+    /// Who approves it, as 'Type::"id"'; not the agent.
     #[arg(long, value_name = "ENTITY")]
     by: Named,
     /// How the result is printed.

@@ -8,7 +8,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cardea_core::subject::Standing;
 use cardea_core::time::Now;
 use parking_lot::Mutex;
 use smol_str::SmolStr;
@@ -27,7 +26,7 @@ use crate::concluding::Why;
 use crate::ledger::LedgerFault;
 use crate::metrics::ReceiverMetrics;
 use crate::pipeline::{Pipeline, Seen as Shown, entity};
-use crate::state::{Change, Outcome, Signal, life_ms};
+use crate::state::{Outcome, Signal, life_ms};
 
 /// See the module.
 #[derive(Debug)]
@@ -176,18 +175,32 @@ impl Intake {
         let critical = from.options.critical.iter().chain(&of_stream).chain(&of_keys);
         let manner = Manner { risk: from.options.risk, claims_change: from.options.claims_change };
         let reason = reason(event);
-        let (outcome, signals) =
-            match Plan::of(event, set.event_ms.min(now.wall_ms), &whom, critical, &manner) {
-                Plan::Record => ("recorded", Vec::new()),
-                Plan::Unmapped => ("unmapped", Vec::new()),
-                Plan::Critical(_) => ("critical_member", Vec::new()),
-                Plan::Change(effects) => {
-                    let state = self.pipeline.state();
-                    let when = apply::When::of(set.event_ms, now.wall_ms);
-                    let signals = apply::signals(state, effects, when, &reason).await?;
-                    (if signals.is_empty() { "unknown_subject" } else { "superseded" }, signals)
-                }
-            };
+        let (outcome, signals) = match Plan::of(
+            event,
+            set.event_ms.min(now.wall_ms),
+            &whom,
+            critical,
+            &manner,
+        ) {
+            Plan::Record => ("recorded", Vec::new()),
+            Plan::Unmapped => {
+                tracing::warn!(
+                    receiver = %from.options.name,
+                    %kind,
+                    format = set.subject.format(),
+                    "a signal changed nothing: no rule `[[ssf.receiver.NAME.subject]]` gives its subject a name here, or \
+                     the entity type that it names is not in the schema of the bundle in force"
+                );
+                ("unmapped", Vec::new())
+            }
+            Plan::Critical(_) => ("critical_member", Vec::new()),
+            Plan::Change(effects) => {
+                let state = self.pipeline.state();
+                let when = apply::When::of(set.event_ms, now.wall_ms);
+                let signals = apply::signals(state, effects, when, &reason).await?;
+                (if signals.is_empty() { "unknown_subject" } else { "superseded" }, signals)
+            }
+        };
         Ok(Prepared { outcome, signals, whom, kind, reason })
     }
 
@@ -248,10 +261,7 @@ impl Intake {
         state.hear(source, snapshot.settings(), now);
         // While nothing can be kept, doors are closed all the same, and none is opened.
         if let Some(why) = state.fault()
-            && prepared
-                .signals
-                .iter()
-                .any(|signal| matches!(signal.change, Change::Standing(_, Standing::Enabled)))
+            && prepared.signals.iter().any(|signal| state.is_opening(signal, now))
         {
             return Err(NotTaken::Later(format!("the state cannot be written to disk: {why}")));
         }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use cardea_core::session::Session;
+use cardea_core::subject::Standing;
 use cardea_policy_store::engine::Uid;
 use cardea_policy_store::store::PolicyStore;
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use super::super::super::set::ErrorCode;
 use super::super::super::testing::{AUDIENCE, IAT_S, Issuer, Reply, Server, claims};
 use super::super::options::{Care, ClaimsChange, Delivery, RiskScale};
 use super::super::{Login, subjects};
+
 use super::*;
 use crate::audit::{Audit, AuditConfig};
 use crate::clock::Clock;
@@ -20,6 +22,7 @@ use crate::config::WhenStale;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::pipeline;
+use crate::state::Change;
 use crate::state::{Capacity, State};
 
 struct Node {
