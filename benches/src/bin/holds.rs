@@ -56,11 +56,14 @@ struct Cli {
     /// Signals, each of which changes the answer to one hold.
     #[arg(long, default_value_t = 2000)]
     signals: u64,
-    /// New bundles under load.
+    /// Rounds of load, each first without and then with new bundles.
     #[arg(long, default_value_t = 5)]
+    rounds: u64,
+    /// New bundles in a round.
+    #[arg(long, default_value_t = 2)]
     swaps: u64,
     /// Seconds of load, without and with new bundles.
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 5.0)]
     seconds: f64,
     /// The program.
     #[arg(long, default_value = "target/release/cardea")]
@@ -217,41 +220,54 @@ fn swaps(cli: &Cli, node: &Node, bundle: &Path) {
     let most = node.load(Shape::InFlight(16), 2.0);
     let rate = (most.calls_per_s / 2.0) as u32;
     println!("\nclosed loop {:.0} calls/s; half load {rate} calls/s", most.calls_per_s);
-    let quiet = node.load(Shape::PerSecond(rate), cli.seconds);
-    let (busy, took) = std::thread::scope(|scope| {
-        let swapping = scope.spawn(|| {
-            let mut took = Vec::new();
-            for swap in 1..=cli.swaps {
-                std::thread::sleep(Duration::from_millis(500));
-                let sweeps = node.metric("cardea_hold_sweeps_total");
-                assert!((node.metric("cardea_holds") - cli.holds as f64).abs() < 0.5, "holds were lost");
-                write_policy(bundle, swap);
-                let began = Instant::now();
-                while node.metric("cardea_hold_sweeps_total") <= sweeps {
-                    assert!(began.elapsed() < Duration::from_secs(60), "not all holds were judged again");
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                took.push(node.metric("cardea_hold_sweep_seconds") * 1e3);
-            }
-            took
+    println!(
+        "{:>5} {:>14} {:>14} {:>7} {:>7}  judged again, ms",
+        "round", "quiet p99 us", "swaps p99 us", "ratio", "failed"
+    );
+    let (mut ratios, mut took) = (Vec::new(), Vec::new());
+    for round in 1..=cli.rounds {
+        let quiet = node.load(Shape::PerSecond(rate), cli.seconds);
+        let (busy, of_round) = std::thread::scope(|scope| {
+            let swapping = scope.spawn(|| {
+                (1..=cli.swaps)
+                    .map(|swap| swapped(cli, node, bundle, round * cli.swaps + swap))
+                    .collect::<Vec<_>>()
+            });
+            (node.load(Shape::PerSecond(rate), cli.seconds), swapping.join().unwrap())
         });
-        (node.load(Shape::PerSecond(rate), cli.seconds), swapping.join().unwrap())
-    });
-    for (name, report) in [("quiet", &quiet), ("new bundles", &busy)] {
-        let us = &report.latency_us;
+        let (quiet_us, busy_us) = (quiet.latency_us.p99, busy.latency_us.p99);
+        let ratio = busy_us / quiet_us;
+        let failed = quiet.faults.total() + busy.faults.total();
+        let texts: Vec<String> = of_round.iter().map(|ms| format!("{ms:.0}")).collect();
         println!(
-            "{name:12} calls {:>8}  failed {}  p50 {:>7.0} us  p99 {:>7.0} us  p99.9 {:>7.0} us  max {:>8.0} us",
-            report.calls,
-            report.faults.total(),
-            us.p50,
-            us.p99,
-            us.p99_9,
-            us.max
+            "{round:>5} {quiet_us:>14.0} {busy_us:>14.0} {ratio:>7.2} {failed:>7}  {}",
+            texts.join(", ")
         );
+        ratios.push(ratio);
+        took.extend(of_round);
     }
-    let took: Vec<String> = took.iter().map(|ms| format!("{ms:.0}")).collect();
-    println!("all {} holds judged again, ms: {} (budget 1000)", cli.holds, took.join(", "));
-    println!("p99 with new bundles / quiet: {:.2} (budget 2)", busy.latency_us.p99 / quiet.latency_us.p99);
+    for (name, budget, of) in [
+        ("p99 with new bundles / quiet", 2.0, &mut ratios),
+        ("all holds judged again, ms", 1000.0, &mut took),
+    ] {
+        of.sort_by(f64::total_cmp);
+        let at = |share: f64| of[((of.len() - 1) as f64 * share).round() as usize];
+        println!("{name}: median {:.2}, from {:.2} to {:.2} (budget {budget})", at(0.5), at(0.0), at(1.0));
+    }
+}
+
+/// Puts a new bundle in force; how long all holds took to be judged again, in milliseconds.
+fn swapped(cli: &Cli, node: &Node, bundle: &Path, number: u64) -> f64 {
+    std::thread::sleep(Duration::from_millis(500));
+    let sweeps = node.metric("cardea_hold_sweeps_total");
+    assert!((node.metric("cardea_holds") - cli.holds as f64).abs() < 0.5, "holds were lost");
+    write_policy(bundle, number);
+    let began = Instant::now();
+    while node.metric("cardea_hold_sweeps_total") <= sweeps {
+        assert!(began.elapsed() < Duration::from_secs(60), "not all holds were judged again");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    node.metric("cardea_hold_sweep_seconds") * 1e3
 }
 
 fn copy(from: &Path, to: &Path) {
