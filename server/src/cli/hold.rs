@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::Format;
 use super::bundle::node::{self, NodeArgs, print_json, table, time};
-use super::watch::{cause_text, decision, entity, printable};
+use super::watch::{cause_text, decision, printable};
+use super::words::entity;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum HoldCommand {

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::Format;
 use super::bundle::node::{self, Failure, NodeArgs, time};
+use super::words::entity;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -237,11 +238,6 @@ pub(super) fn decision(decision: v1::Decision) -> &'static str {
     }
 }
 
-/// An entity as it is printed: `Type::id`.
-pub(super) fn entity(entity: Option<&v1::EntityRef>) -> String {
-    entity.map_or_else(|| "-".to_owned(), |entity| format!("{}::{}", entity.r#type, entity.id))
-}
-
 /// A text from outside, without what would move a terminal's cursor.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
@@ -287,7 +283,7 @@ mod tests {
     fn an_allow_that_is_taken_back_is_one_line_with_its_cause() {
         let record = taken_back("gate");
         let event = event(&record).unwrap();
-        let expected = "-  hold     allow -> deny  T::a  T::read  T::d  gate #3  because session s revoked";
+        let expected = r#"-  hold     allow -> deny  T::"a"  T::"read"  T::"d"  gate #3  because session s revoked"#;
         assert_eq!(line(&event, false), expected);
         let json = serde_json::to_value(&event).unwrap();
         assert_eq!((&json["cause"], &json["state_version"]), (&"session s revoked".into(), &7.into()));

@@ -97,8 +97,19 @@ impl SignalService for SignalDoor {
             )));
         }
         // All are read before any is applied, so that a malformed one changes nothing.
-        let read: Result<Vec<_>, Status> =
-            signals.into_iter().map(|message| Ok((read(&message, &snapshot, now)?, message))).collect();
+        let count = signals.len();
+        let which = |place: usize, fault: Status| match count {
+            1 => fault,
+            _ => Status::new(fault.code(), format!("signal {}: {}", place + 1, fault.message())),
+        };
+        let read: Result<Vec<_>, Status> = signals
+            .into_iter()
+            .enumerate()
+            .map(|(place, message)| {
+                let read = read(&message, &snapshot, now).map_err(|fault| which(place, fault))?;
+                Ok((read, message))
+            })
+            .collect();
         let life_ms = life_ms(snapshot.settings());
         let mut outcomes = Vec::new();
         let mut state_version = self.0.state().version();

@@ -80,6 +80,10 @@ impl Failure {
     fn text(&self) -> String {
         match self {
             Self::Node(Error::Call(status)) if self.is_refusal() => status.message().to_owned(),
+            // The node said it whole; only what broke below it has causes to tell.
+            Self::Node(error @ Error::Call(status)) if std::error::Error::source(&**status).is_none() => {
+                error.to_string()
+            }
             Self::Node(error) => cardea_policy_store::load::chain(error),
             Self::Here(text) => text.clone(),
         }
