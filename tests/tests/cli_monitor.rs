@@ -186,6 +186,47 @@ fn faults_name_the_file_the_line_and_the_remedy() -> Result<()> {
 }
 
 #[test]
+fn a_report_is_one_page_with_the_evidence_and_files_that_do_not_belong_together_give_none() -> Result<()> {
+    let place = Place::new()?;
+    place.learn(8, "b.json")?;
+    let lines =
+        [mail("s1", "14", "ann@ours.io", true), mail("s2", "14", "<b>x@evil.example", false)].concat();
+    let said = place.score(&lines, "")?;
+    let scored: Vec<String> = said.iter().map(Value::to_string).collect();
+    place.write("scored.jsonl", &scored.join("\n"))?;
+    let report = "monitor report --scored @scored.jsonl --attempts @score.jsonl --baseline @b.json --config @monitor.toml --out @r.html";
+    let done = place.run(report)?;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    assert!(done.stderr.contains("1 identity, 4 attempts, 1 incident: 1 abuse"), "{}", done.stderr);
+    let page = fs::read_to_string(place.0.path().join("r.html"))?;
+    for words in [
+        "<!doctype html>",
+        "the reference was never used in task 14",
+        "approved by <bdi>ann</bdi>",
+        "begin → read_inbox: approved",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    assert!(!page.contains("<b>"));
+    assert_eq!(place.run(report)?.code, Some(0));
+    assert_eq!(
+        fs::read_to_string(place.0.path().join("r.html"))?,
+        page,
+        "the same files give the same bytes"
+    );
+
+    place.write("scored.jsonl", &scored[..3].join("\n"))?;
+    let done = place.run(report)?;
+    assert_eq!(done.code, Some(2));
+    assert!(done.stderr.contains("scored.jsonl:4: ends before the attempts do"), "{}", done.stderr);
+    assert_eq!(fs::read_to_string(place.0.path().join("r.html"))?, page, "the older page is still there");
+    place.write("scored.jsonl", &scored.join("\n"))?;
+    let done = place.run(&format!("{report} --identity agent:nobody"))?;
+    assert!(done.stderr.contains("holds no attempt of this identity"), "{}", done.stderr);
+    Ok(())
+}
+
+#[test]
 fn the_examples_can_be_read() -> Result<()> {
     let place = Place::new()?;
     place.learn(1, "b.json")?;

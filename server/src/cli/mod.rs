@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod baseline;
 mod bundle;
 pub mod demo;
 mod drawn;
@@ -68,6 +69,9 @@ enum Command {
     /// Learn what approved runs of an identity did, and score recorded attempts against it.
     #[command(subcommand)]
     Monitor(monitor::MonitorCommand),
+    /// Look at files of approved behaviour, compare them, and drop what is unused.
+    #[command(subcommand)]
+    Baseline(baseline::BaselineCommand),
     /// Show what changes on a node as it happens: answers that are taken back, sessions, signals, bundles.
     ///
     /// Follows the audit stream until Ctrl-C. Exit code 0: interrupted; 2: could not run, or the node ended the stream.
@@ -183,6 +187,7 @@ pub fn run() -> ExitCode {
         Command::Review(command) => review::run(&command),
         Command::Hold(command) => hold::run(&command),
         Command::Monitor(command) => monitor::run(&command),
+        Command::Baseline(command) => baseline::run(&command),
         Command::Watch(args) => watch::run(&args),
         Command::Eval(args) => eval::run(&args),
     }

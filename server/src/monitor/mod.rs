@@ -10,8 +10,11 @@ pub mod declared;
 mod expiring;
 pub mod kept;
 pub mod learn;
+pub mod lines;
 pub mod prepared;
+pub mod report;
 pub mod score;
+pub mod whole;
 
 use cardea_core::behavior::Key;
 use jiff::Timestamp;

@@ -197,6 +197,16 @@ impl Approved {
         actions.chain(transitions).chain(references).chain(networks).collect()
     }
 
+    /// When any of its names was used last, Unix milliseconds; `None`: it holds none.
+    #[must_use]
+    pub fn last_used_ms(&self) -> Option<i64> {
+        let done =
+            self.actions.values().flat_map(|done| std::iter::once(&done.seen).chain(done.targets.values()));
+        let after = self.transitions.values().flat_map(BTreeMap::values);
+        let seen = done.chain(after).chain(self.references.values()).chain(self.networks.values());
+        seen.map(|seen| seen.last_ms).max()
+    }
+
     /// How many names it holds.
     #[must_use]
     pub fn entries(&self) -> usize {

@@ -1,8 +1,7 @@
 //! `cardea monitor learn`: baselines from approved runs.
 #![expect(clippy::print_stderr, reason = "a command speaks on its standard streams")]
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cardea_core::behavior::Response;
@@ -15,6 +14,7 @@ use crate::monitor::config::Config;
 use crate::monitor::kept::Kept;
 use crate::monitor::learn::Learner;
 use crate::monitor::score::Scorer;
+use crate::monitor::whole;
 use crate::monitor::{Fault, fresh_key};
 
 #[derive(Debug, Args)]
@@ -92,7 +92,7 @@ fn learn(args: &LearnArgs) -> Result<String, Fault> {
     let (mut kept, left_out) = learner.finish();
     let expired = args.expire_days.map_or(0, |days| expire(&mut kept, newest_ms, days));
     let bytes = kept.bytes().map_err(|error| Fault::of(&args.out, error.to_string()))?;
-    write_whole(&args.out, &bytes)?;
+    whole::write(&args.out, &bytes)?;
     let count = kept.baselines.values().map(std::collections::BTreeMap::len).sum::<usize>();
     Ok(format!(
         "{}: version {}, {count} baselines from {} attempts; {left_out} attempts left out because they deviate, {expired} names expired",
@@ -109,15 +109,4 @@ fn expire(kept: &mut Kept, newest_ms: i64, days: u32) -> usize {
         .flat_map(|tasks| tasks.values_mut())
         .map(|approved| approved.expire(before_ms))
         .sum()
-}
-
-/// Nobody ever sees half a file.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
-    let place =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let unwritten = |error: std::io::Error| Fault::of(path, format!("cannot be written: {error}"));
-    let mut file = tempfile::NamedTempFile::new_in(place).map_err(unwritten)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(unwritten)?;
-    file.persist(path).map_err(|error| unwritten(error.error))?;
-    Ok(())
 }

@@ -1,6 +1,7 @@
 //! `cardea monitor`: behaviour monitoring on recorded attempts.
 
 mod learn;
+mod report;
 mod score;
 
 use std::io::IsTerminal as _;
@@ -21,12 +22,17 @@ pub(super) enum MonitorCommand {
     ///
     /// Exit code 0: all scored, whatever was found; 2: could not run.
     Score(score::ScoreArgs),
+    /// Show people what was found: one HTML page with pictures and evidence, from a scored file and its attempts.
+    ///
+    /// Exit code 0: written, whatever was found; 2: could not run.
+    Report(report::ReportArgs),
 }
 
 pub(super) fn run(command: &MonitorCommand) -> ExitCode {
     match command {
         MonitorCommand::Learn(args) => learn::run(args),
         MonitorCommand::Score(args) => score::run(args),
+        MonitorCommand::Report(args) => report::run(args),
     }
 }
 

@@ -1,0 +1,58 @@
+//! `cardea baseline`: files of baselines, without a node.
+
+mod diff;
+mod expire;
+mod show;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::Format;
+use super::drawn::say;
+use crate::monitor::Fault;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BaselineCommand {
+    /// Show what is approved, for whom, by whom, and when it was last used.
+    ///
+    /// Exit code 0: shown; 2: could not run, or nothing fits.
+    Show(show::ShowArgs),
+    /// Show what a newer file approves that an older one does not, and the other way round.
+    ///
+    /// Exit code 0: compared; 1: something changed that --fail-on names; 2: could not run.
+    Diff(diff::DiffArgs),
+    /// Drop what no approved run used for long, and say who decided that.
+    ///
+    /// Exit code 0: written; 2: could not run.
+    Expire(expire::ExpireArgs),
+}
+
+pub(super) fn run(command: &BaselineCommand) -> ExitCode {
+    match command {
+        BaselineCommand::Show(args) => show::run(args),
+        BaselineCommand::Diff(args) => diff::run(args),
+        BaselineCommand::Expire(args) => expire::run(args),
+    }
+}
+
+/// Tells why a command could not run.
+#[expect(clippy::print_stderr, reason = "a command speaks on its standard streams")]
+fn could_not_run(fault: &Fault) -> ExitCode {
+    eprintln!("{fault}");
+    ExitCode::from(super::exit::COULD_NOT_RUN)
+}
+
+/// Prints a result for people or for programs.
+fn tell(format: Format, human: &str, value: &impl Serialize) -> Result<(), Fault> {
+    match format {
+        Format::Human => say(human.trim_end()),
+        Format::Json => say(&serde_json::to_string_pretty(value).map_err(|error| Fault {
+            place: "standard output".to_owned(),
+            what: format!("cannot be written: {error}"),
+        })?),
+    }
+    Ok(())
+}

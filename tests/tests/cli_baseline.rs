@@ -1,0 +1,161 @@
+//! `cardea baseline`: files of approved behaviour, shown, compared and thinned out, as a program.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use cardea_tests::process::{Finished, run_cardea};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A directory in which commands run; `@` in an argument stands for it.
+struct Place(TempDir);
+
+impl Place {
+    /// With `old.json`, in which Ann was written to in January, and `new.json`, in which Bob was in June.
+    fn new() -> Result<Self> {
+        let place = Self(tempfile::tempdir()?);
+        place.write(
+            "monitor.toml",
+            "[attempts]\nresource = \"key_and_target\"\n[classes]\negress = [\"send_*\"]\n",
+        )?;
+        for (name, month, to) in [("old", 1, "ann"), ("new", 6, "bob")] {
+            let lines: Vec<String> =
+                (0..8).flat_map(|run| mail(&format!("{name}{run}"), month, to)).collect();
+            place.write("runs.jsonl", &lines.join("\n"))?;
+            let args = format!(
+                "monitor learn --attempts @runs.jsonl --config @monitor.toml --out @{name}.json --approved-by {to}"
+            );
+            place.fine(&args)?;
+        }
+        Ok(place)
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        Ok(fs::write(self.0.path().join(name), text)?)
+    }
+
+    fn run(&self, args: &str) -> Result<Finished> {
+        let here = self.0.path().display().to_string();
+        let words: Vec<String> = args.split(' ').map(|word| word.replace('@', &format!("{here}/"))).collect();
+        run_cardea(&words, b"")
+    }
+
+    fn fine(&self, args: &str) -> Result<String> {
+        let done = self.run(args)?;
+        assert_eq!(done.code, Some(0), "{}", done.stderr);
+        Ok(done.stdout)
+    }
+
+    fn json(&self, args: &str) -> Result<Value> {
+        serde_json::from_str(&self.fine(&format!("{args} --format json"))?).context("JSON")
+    }
+}
+
+fn mail(session: &str, month: u32, to: &str) -> [String; 2] {
+    [("read_inbox", "-".to_owned()), ("send_email", format!("to:{to}"))].map(|(action, resource)| {
+        json!({ "ts": format!("2026-{month:02}-01T00:00:00Z"), "principal": "agent:office", "session": session,
+                "action": action, "resource": resource, "context": { "task": "14", "refs": [format!("{to}@x.io")] } })
+        .to_string()
+    })
+}
+
+#[test]
+fn show_tells_what_is_approved_by_whom_and_when_it_was_used() -> Result<()> {
+    let place = Place::new()?;
+    let shown = place.fine("baseline show @old.json")?;
+    for words in [
+        "version    1",
+        "approved   by ann",
+        "from 16 attempts",
+        "agent:office  14    8     yes",
+        "2026-01-01T00:00:00Z",
+    ] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    assert!(
+        shown.contains("(begin)     read_inbox  8") && shown.contains("ann@x.io"),
+        "one alone is shown whole: {shown}"
+    );
+    let said = place.json("baseline show @old.json --identity agent:office --task 14")?;
+    let one = &said["baselines"][0];
+    assert_eq!(
+        (&one["runs"], &one["mature"], &said["approved_by"]),
+        (&json!(8), &json!(true), &json!("ann"))
+    );
+    assert_eq!(one["actions"][1]["name"], "send_email");
+    assert_eq!(
+        one["actions"][1]["targets"],
+        json!([{ "name": "ann", "runs": 8, "tasks": 1, "last_used": "2026-01-01T00:00:00Z" }])
+    );
+    assert_eq!(one["transitions"][1]["from"], "read_inbox");
+    let none = place.run("baseline show @old.json --task 15")?;
+    assert_eq!(none.code, Some(2));
+    assert!(none.stderr.contains("holds no baseline"), "{}", none.stderr);
+    Ok(())
+}
+
+#[test]
+fn a_name_from_outside_cannot_move_the_cursor() -> Result<()> {
+    let place = Place::new()?;
+    let text = fs::read_to_string(place.0.path().join("old.json"))?;
+    place.write("bad.json", &text.replace("ann", "a\\u001b[2Jn"))?;
+    for args in ["baseline show @bad.json", "baseline diff @old.json @bad.json"] {
+        let shown = place.fine(args)?;
+        assert!(!shown.contains('\u{1b}') && shown.contains("[2Jn"), "{shown:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn diff_names_what_came_and_went_and_fails_only_if_asked() -> Result<()> {
+    let place = Place::new()?;
+    let told = place.fine("baseline diff @old.json @new.json")?;
+    for words in [
+        "agent:office, task 14  (8 -> 8 runs)",
+        "  - target send_email → ann",
+        "  + target send_email → bob",
+        "2 added, 2 removed",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let said = place.json("baseline diff @old.json @new.json")?;
+    assert_eq!(said["changes"][0]["added"], json!(["reference bob@x.io", "target send_email → bob"]));
+    assert_eq!(
+        (&said["added"], &said["removed"], &said["new"]["approved_by"]),
+        (&json!(2), &json!(2), &json!("bob"))
+    );
+    for (fail_on, code) in [("none", 0), ("widening", 1), ("any", 1)] {
+        let done = place.run(&format!("baseline diff @old.json @new.json --fail-on {fail_on}"))?;
+        assert_eq!(done.code, Some(code), "{fail_on}");
+    }
+    let same = place.run("baseline diff @old.json @old.json --fail-on any")?;
+    assert_eq!(same.code, Some(0));
+    assert!(same.stdout.contains("Both approve the same."));
+    Ok(())
+}
+
+#[test]
+fn expire_drops_what_was_not_used_and_says_who_decided_it() -> Result<()> {
+    let place = Place::new()?;
+    let told = place.fine("baseline expire @old.json --unused-days 30 --out @same.json --approved-by eve")?;
+    assert!(
+        told.contains("version 2; 0 names not used since 2025-12-02T00:00:00Z dropped, 6 kept"),
+        "{told}"
+    );
+    let expire = "baseline expire @old.json --unused-days 90 --out @thin.json --approved-by eve --as-of 2026-06-01T00:00:00Z";
+    let said = place.json(expire)?;
+    assert_eq!((&said["dropped"], &said["kept"], &said["version"]), (&json!(6), &json!(0), &json!(2)));
+    let thin = place.json("baseline show @thin.json")?;
+    assert_eq!((&thin["approved_by"], &thin["version"]), (&json!("eve"), &json!(2)));
+    // It stays mature, so what it does not approve any more is judged strictly.
+    assert_eq!(
+        (&thin["baselines"][0]["runs"], &thin["baselines"][0]["last_used"]),
+        (&json!(8), &Value::Null)
+    );
+    let diff = place.fine("baseline diff @old.json @thin.json --fail-on widening")?;
+    assert!(diff.contains("0 added, 6 removed"), "{diff}");
+    let done = place.run("baseline expire @thin.json --unused-days 1 --out @x.json --approved-by eve")?;
+    assert_eq!(done.code, Some(2));
+    assert!(done.stderr.contains("approves nothing"), "{}", done.stderr);
+    Ok(())
+}
