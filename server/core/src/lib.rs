@@ -5,7 +5,6 @@
 
 pub mod ask;
 pub mod attempt;
-pub mod behavior;
 pub mod boundary;
 pub mod decide;
 pub mod delegation;
@@ -21,3 +20,6 @@ pub mod subject;
 pub mod task;
 pub mod time;
 pub mod verdict;
+
+/// What an identity does, compared with what was approved.
+pub use cardea_behavior as behavior;
