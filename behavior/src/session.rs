@@ -33,6 +33,12 @@ pub struct SessionBehavior {
 }
 
 impl SessionBehavior {
+    /// One whose attempts were not compared so far: only what it was last allowed is known.
+    #[must_use]
+    pub fn after(action: Fingerprint) -> Self {
+        Self { last_action: Some(action), ..Self::default() }
+    }
+
     /// Notes an attempt after its verdict, at this time in Unix milliseconds. What was not allowed did not happen: it is no action that another comes after.
     pub fn note(&mut self, deviation: &Deviation, is_allowed: bool, now_ms: i64) {
         self.first_seen_ms.get_or_insert(now_ms);

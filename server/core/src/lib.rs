@@ -6,6 +6,7 @@
 pub mod ask;
 pub mod attempt;
 pub mod boundary;
+pub mod comparison;
 pub mod decide;
 pub mod delegation;
 pub mod facts;

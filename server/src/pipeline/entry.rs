@@ -147,7 +147,8 @@ fn replay(
     let request = attempt.request.iter().map(|(name, value)| (name.clone(), recorded(&value))).collect();
     let hops = attempt.hops().count();
     let of_hop = |hop: usize| {
-        let reading = Reading { attempt, settings: snapshot.settings(), hop, now };
+        let comparison = verdict.deviated().map(|deviated| &deviated.read);
+        let reading = Reading { attempt, settings: snapshot.settings(), comparison, hop, now };
         let told = verdict.needs().facts().filter(move |fact| hop == 0 || fact.group().is_of_hop());
         told.map(move |fact| record::ReplayFact {
             fact: fact.path().into(),
