@@ -161,6 +161,7 @@ fn decision(answer: v1::Decision, principal: &str, action: &str, door: &str) -> 
         severity: "".into(),
         replay: None,
         hold: None,
+        deviation: None,
     })
 }
 
