@@ -360,6 +360,19 @@ impl Record {
         self.0.get(name).cloned().map(Value)
     }
 
+    /// The texts of a field: itself if it is one, those in it if it is a set. Borrowed: for the hot path.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        let (one, several) = match self.0.get(name).map(ast::Value::value_kind) {
+            Some(ast::ValueKind::Lit(Literal::String(text))) => (Some(text.as_str()), None),
+            Some(ast::ValueKind::Set(set)) => (None, Some(set.iter().filter_map(text))),
+            None
+            | Some(ast::ValueKind::Lit(_) | ast::ValueKind::Record(_) | ast::ValueKind::ExtensionValue(_)) => {
+                (None, None)
+            }
+        };
+        one.into_iter().chain(several.into_iter().flatten())
+    }
+
     /// The fields, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&SmolStr, Value)> {
         self.0.iter().map(|(name, value)| (name, Value(value.clone())))
@@ -379,6 +392,16 @@ impl Record {
 impl<N: Into<SmolStr>> FromIterator<(N, Value)> for Record {
     fn from_iter<I: IntoIterator<Item = (N, Value)>>(fields: I) -> Self {
         Self(Arc::new(fields.into_iter().map(|(name, value)| (name.into(), value.0)).collect()))
+    }
+}
+
+fn text(value: &ast::Value) -> Option<&str> {
+    match value.value_kind() {
+        ast::ValueKind::Lit(Literal::String(text)) => Some(text),
+        ast::ValueKind::Lit(_)
+        | ast::ValueKind::Set(_)
+        | ast::ValueKind::Record(_)
+        | ast::ValueKind::ExtensionValue(_) => None,
     }
 }
 

@@ -22,6 +22,9 @@ pub const RISK_KINDS: [&str; 8] = [
     "operator",
 ];
 
+/// What `context.behavior.assessment` can be.
+pub const ASSESSMENTS: [&str; 4] = ["none", "workflow_change", "misconfiguration", "abuse"];
+
 /// A part of the context, by its name in `context`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -173,6 +176,20 @@ facts! {
     BehaviorPreviousAction Behavior "previous_action",
     BehaviorAttempts Behavior "attempts",
     BehaviorDenials Behavior "denials",
+    BehaviorBaseline Behavior "baseline",
+    BehaviorMature Behavior "mature",
+    BehaviorNewAction Behavior "new_action",
+    BehaviorNewTarget Behavior "new_target",
+    BehaviorNewReference Behavior "new_reference",
+    BehaviorNewTransition Behavior "new_transition",
+    BehaviorUnexpected Behavior "unexpected",
+    BehaviorSecondNetwork Behavior "second_network",
+    BehaviorOutOfScope Behavior "out_of_scope",
+    BehaviorFreshToken Behavior "fresh_token",
+    BehaviorAssessment Behavior "assessment",
+    BehaviorConfidence Behavior "confidence",
+    BehaviorDeviations Behavior "deviations",
+    BehaviorRisk Behavior "risk",
     TaskKnown Task "known",
     TaskId Task "id",
     TaskPurpose Task "purpose",
@@ -207,6 +224,28 @@ impl Fact {
     pub fn key(self) -> SmolStr {
         let text = [1, b'!' + self as u8];
         SmolStr::new_inline(std::str::from_utf8(&text).unwrap_or(""))
+    }
+
+    /// Whether it comes of comparing the attempt with what was approved.
+    #[must_use]
+    pub const fn is_compared(self) -> bool {
+        matches!(
+            self,
+            Self::BehaviorBaseline
+                | Self::BehaviorMature
+                | Self::BehaviorNewAction
+                | Self::BehaviorNewTarget
+                | Self::BehaviorNewReference
+                | Self::BehaviorNewTransition
+                | Self::BehaviorUnexpected
+                | Self::BehaviorSecondNetwork
+                | Self::BehaviorOutOfScope
+                | Self::BehaviorFreshToken
+                | Self::BehaviorAssessment
+                | Self::BehaviorConfidence
+                | Self::BehaviorDeviations
+                | Self::BehaviorRisk
+        )
     }
 
     /// The fact of that key in the flat record.
@@ -285,6 +324,12 @@ impl Needs {
         self.reads_whole(group) || self.facts & group_mask(group) != 0
     }
 
+    /// Whether anything is read that comes of comparing the attempt with what was approved.
+    #[must_use]
+    pub fn compares(self) -> bool {
+        self.facts & COMPARED != 0
+    }
+
     /// Whether nothing is read.
     #[must_use]
     pub fn is_empty(self) -> bool {
@@ -301,6 +346,20 @@ impl Needs {
         })
     }
 }
+
+/// The facts that come of comparing.
+const COMPARED: u64 = {
+    let mut mask = 0;
+    let mut index = 0;
+    while index < Fact::ALL.len() {
+        #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+        if Fact::ALL[index].is_compared() {
+            mask |= 1 << index;
+        }
+        index += 1;
+    }
+    mask
+};
 
 fn group_mask(group: Group) -> u64 {
     const MASKS: [u64; 9] = {

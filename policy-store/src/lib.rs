@@ -3,6 +3,7 @@
 //!
 //! Knows no transport and no clock. Data flows one way: [`pack`], [`trust`], files, [`load`], [`snapshot`], [`store`].
 
+pub mod approvals;
 pub mod digest;
 pub mod disk;
 pub mod dsse;

@@ -15,6 +15,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use cardea_behavior::Kept;
+use cardea_behavior::kept::Unkept;
 use cedar_policy::{Entities, PolicyId, PolicySet, Schema, SchemaFragment};
 use smol_str::SmolStr;
 
@@ -38,8 +40,8 @@ pub const FILE_BYTES_MAX: u64 = 64 << 20;
 pub const BUNDLE_BYTES_MAX: u64 = 256 << 20;
 
 /// The files that a bundle has at most one of.
-pub const SINGLE_FILES: [&str; 5] =
-    ["bundle.toml", "schema.cedarschema", "entities.json", "links.json", "routes.toml"];
+pub const SINGLE_FILES: [&str; 6] =
+    ["bundle.toml", "schema.cedarschema", "entities.json", "links.json", "routes.toml", "baselines.json"];
 /// The folders of a bundle, each with the extension of its files; files in any depth.
 pub const TREES: [(&str, &str); 2] = [("policies", "cedar"), ("tests", "yaml")];
 
@@ -102,6 +104,7 @@ pub(crate) struct Parsed<'f> {
     pub(crate) places: Places,
     pub(crate) entities: Option<Entities>,
     pub(crate) routes: Option<RouteTable>,
+    pub(crate) baselines: Option<Kept>,
     pub(crate) faults: Vec<Fault>,
     pub(crate) warnings: Vec<Fault>,
 }
@@ -141,15 +144,17 @@ pub(crate) fn parse(files: &Files, parsing: Parsing) -> Parsed<'_> {
     });
     faults.extend(entity_faults);
     let routes = routes(files, schema.as_ref(), &mut faults);
-    Parsed { settings, schema, sources, policies, places, entities, routes, faults, warnings }
+    let baselines = baselines(files, &mut faults);
+    Parsed { settings, schema, sources, policies, places, entities, routes, baselines, faults, warnings }
 }
 
 pub(crate) fn compile(parsed: Parsed<'_>, files: &Files) -> Result<Loaded, Faults> {
-    let Parsed { settings, schema, sources, policies, places, entities, routes, faults, warnings } = parsed;
+    let Parsed { settings, schema, sources, policies, places, entities, routes, baselines, faults, warnings } =
+        parsed;
     let digest = digest(files).to_string().into();
     let parts = match (settings, schema, entities) {
         (Some(settings), Some(schema), Some(entities)) if faults.is_empty() => {
-            Parts { settings, digest, policies, schema: Some(schema), entities, routes }
+            Parts { settings, digest, policies, schema: Some(schema), entities, routes, baselines }
         }
         _ => {
             return Err(Faults::of(faults).unwrap_or_else(|| Fault::new("bundle", "cannot be loaded").into()));
@@ -316,6 +321,27 @@ fn routes(files: &Files, schema: Option<&Schema>, faults: &mut Vec<Fault>) -> Op
             }));
         })
         .ok()
+}
+
+fn baselines(files: &Files, faults: &mut Vec<Fault>) -> Option<Kept> {
+    let name = "baselines.json";
+    files.get(Path::new(name))?;
+    let text = text(files, name, faults)?;
+    Kept::parse(text.as_bytes())
+        .map_err(|unkept| {
+            let fault = Fault::of(&rules::BASELINES_INVALID, name, unkept.to_string());
+            faults.push(match unkept {
+                Unkept::Malformed { line, column, .. } => fault.at(text, offset(text, line, column), 1),
+                Unkept::Format(_) | Unkept::TooMany | Unkept::TooLarge { .. } => fault,
+            });
+        })
+        .ok()
+}
+
+/// Where the column of a line lies, each from 1, in bytes.
+fn offset(text: &str, line: usize, column: usize) -> usize {
+    let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    (before + column.saturating_sub(1)).min(text.len())
 }
 
 /// One policy file.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use smol_str::SmolStr;
 
+use crate::approvals::BehaviorSettings;
 use crate::engine::Uid;
 
 /// Half-life of a risk signal that names none, in seconds.
@@ -46,6 +47,9 @@ pub struct Settings {
     /// How long answers may be reused.
     #[serde(default)]
     pub lease: LeaseSettings,
+    /// How behaviour is read and judged.
+    #[serde(default)]
+    pub behavior: BehaviorSettings,
     /// Step-up requirements, by the name that `@step_up` uses.
     #[serde(default)]
     pub step_up: BTreeMap<SmolStr, Requirement>,
@@ -303,6 +307,7 @@ impl Settings {
             facts: FactSettings::default(),
             signals: SignalSettings::default(),
             lease: LeaseSettings::default(),
+            behavior: BehaviorSettings::default(),
             step_up: BTreeMap::new(),
             obligations: BTreeMap::new(),
         }
@@ -327,6 +332,7 @@ impl Settings {
         faults.extend(self.facts.faults());
         faults.extend(self.signals.faults());
         faults.extend(self.lease.faults());
+        faults.extend(self.behavior.faults());
         for (name, requirement) in &self.step_up {
             let fault = match requirement {
                 Requirement::Authentication { acr_values, max_age_s }

@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ahash::AHashMap;
+use cardea_behavior::Kept;
 use cedar_policy::Effect;
 use smol_str::SmolStr;
 
+use crate::approvals::{Approvals, Monitored};
 use crate::digest::Digest;
 use crate::engine::{self, ActionTypes, Condition, ContextLayout, Interned, Record, TypeName, Uid, World};
 use crate::fault::Fault;
@@ -52,6 +54,7 @@ pub struct Action {
     groups: Needs,
     request: BTreeMap<SmolStr, crate::shape::Field>,
     max_ages: MaxAges,
+    monitored: Monitored,
 }
 
 impl Action {
@@ -66,7 +69,14 @@ impl Action {
             groups: Needs::default(),
             request: BTreeMap::new(),
             max_ages: MaxAges::default(),
+            monitored: Monitored::default(),
         }
+    }
+
+    /// Where an attempt at it says whom or what it is done to.
+    #[must_use]
+    pub fn monitored(&self) -> &Monitored {
+        &self.monitored
     }
 
     /// How old facts may be for it: its class's maxima over the bundle's.
@@ -146,6 +156,8 @@ pub struct Parts {
     pub entities: cedar_policy::Entities,
     /// HTTP routes.
     pub routes: Option<crate::routes::RouteTable>,
+    /// What was approved, if anything.
+    pub baselines: Option<Kept>,
 }
 
 /// See the module.
@@ -160,6 +172,7 @@ pub struct Snapshot {
     world: World,
     layout: ContextLayout,
     reads_behavior: bool,
+    approvals: Approvals,
     types: AHashMap<SmolStr, TypeName>,
     /// By id.
     actions: Box<[Arc<Action>]>,
@@ -226,9 +239,10 @@ impl Snapshot {
             }
         }
         faults.extend(classes_of_nothing(&parts.settings, &actions));
-        if !faults.is_empty() {
-            return Err(faults);
-        }
+        let rules = &parts.settings.behavior.rules;
+        let approvals =
+            Approvals::compile(parts.baselines.as_ref(), rules).map_err(|fault| faults.push(fault)).ok();
+        let Some(approvals) = approvals.filter(|_| faults.is_empty()) else { return Err(faults) };
         let reads_behavior = policies.iter().any(|policy| policy.condition.needs.reads_any(Group::Behavior));
         let Parts { settings, digest, routes, .. } = parts;
         let actions = actions.into_boxed_slice();
@@ -242,6 +256,7 @@ impl Snapshot {
             world,
             layout,
             reads_behavior,
+            approvals,
             types,
             actions,
             named_actions,
@@ -346,6 +361,12 @@ impl Snapshot {
     #[must_use]
     pub fn reads_behavior(&self) -> bool {
         self.reads_behavior
+    }
+
+    /// What was approved.
+    #[must_use]
+    pub fn approvals(&self) -> &Approvals {
+        &self.approvals
     }
 
     /// The entity type of that name, if the schema has it.
@@ -456,6 +477,7 @@ fn action(
     }
     Action {
         max_ages: settings.facts.max_ages(&types.action),
+        monitored: settings.behavior.of_action(&types.action),
         uid: types.action,
         number: Some(number),
         principals: types.principals,

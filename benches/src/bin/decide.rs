@@ -150,6 +150,7 @@ impl Case {
         let entities = entities(groups, &schema);
         let settings: Settings = toml::from_str("name = \"bench\"").unwrap();
         let snapshot = Snapshot::gathered(SnapshotParts {
+            baselines: None,
             settings,
             digest: "".into(),
             policies: ordered.into_iter().map(|policy| (policy.id().to_string().into(), policy)).collect(),

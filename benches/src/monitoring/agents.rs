@@ -77,7 +77,7 @@ pub fn measure(places: &Places) -> Result<Option<Vec<Row>>, String> {
 
 fn scored<'a>(
     of: &Recordings,
-    kept: &cardea_server::monitor::kept::Kept,
+    kept: &cardea_core::behavior::Kept,
     attempts: impl IntoIterator<Item = &'a Labelled>,
 ) -> Result<Vec<Session>, String> {
     let mut scorer = scorer(&of.config, kept, Some(&of.tasks))?;

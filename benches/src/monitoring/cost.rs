@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use cardea_core::behavior::{Baseline, Baselines, Observed, SessionBehavior, compare};
-use cardea_core::time::Now;
 use cardea_server::monitor::config::Config;
 use cardea_server::monitor::fresh_key;
 use cardea_server::monitor::prepared::Prepared;
@@ -14,7 +13,7 @@ use crate::mono;
 
 /// How often each attempt is timed.
 const PASSES: usize = 11;
-const NOW: Now = Now { mono_ns: 0, wall_ms: 0 };
+const NOW_MS: i64 = 0;
 
 /// Times each attempt of a recording, and all of them together. Of each attempt the median pass counts, so that
 /// what the host does to a single one does not.
@@ -46,13 +45,13 @@ pub fn attempts(
         for ((observed, baselines), passes) in views.iter().zip(&mut passes) {
             let start = mono::now();
             let deviation = compare(&config.rules, &key, observed, baselines, &session);
-            session.note(&deviation, true, NOW);
+            session.note(&deviation, true, NOW_MS);
             passes.push(start.elapsed());
         }
         let start = mono::now();
         for (observed, baselines) in &views {
             let deviation = compare(&config.rules, &key, observed, baselines, &session);
-            session.note(&deviation, true, NOW);
+            session.note(&deviation, true, NOW_MS);
         }
         #[expect(clippy::cast_precision_loss, reason = "a count of attempts")]
         let each = start.elapsed().as_secs_f64() * 1e9 / views.len().max(1) as f64;

@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
+use cardea_core::behavior::Kept;
 use cardea_core::behavior::{Assessment, Deviation, Response};
 use cardea_server::monitor::attempts::Recorded;
 use cardea_server::monitor::config::Config;
 use cardea_server::monitor::declared::Declared;
 use cardea_server::monitor::fresh_key;
-use cardea_server::monitor::kept::Kept;
 use cardea_server::monitor::learn::Learner;
 use cardea_server::monitor::score::Scorer;
 use flate2::bufread::MultiGzDecoder;

@@ -65,7 +65,7 @@ pub fn kubernetes(places: &Places) -> Result<Option<Vec<Row>>, String> {
 /// Other service accounts' real calls under a victim's identity: each distinct call of each other account once.
 fn masquerade(
     config: &cardea_server::monitor::config::Config,
-    kept: &cardea_server::monitor::kept::Kept,
+    kept: &cardea_core::behavior::Kept,
     second: &[Labelled],
     known: &BTreeSet<&str>,
 ) -> Result<Vec<Row>, String> {

@@ -10,7 +10,7 @@ use super::bundle::{Bundle, Part, Subject};
 use super::constants::literal;
 use super::{nearest, rules};
 use crate::engine::syntax::{Kind, Operator, Term, Variable};
-use crate::fragment::{Fact, Group, RISK_KINDS, RISK_LEVELS};
+use crate::fragment::{ASSESSMENTS, Fact, Group, RISK_KINDS, RISK_LEVELS};
 
 /// What values a fact can have.
 enum Values<'b> {
@@ -39,7 +39,9 @@ fn values<'b>(bundle: &'b Bundle<'_>, fact: Fact) -> Option<Values<'b>> {
         Fact::SignalsSilent => {
             Some(Values::Texts(bundle.settings.signals.source.keys().map(|name| name.as_str()).collect()))
         }
-        Fact::RiskScore => Some(Values::Between(0, 100)),
+        Fact::BehaviorAssessment => Some(Values::Texts(ASSESSMENTS.to_vec())),
+        Fact::BehaviorRisk => Some(Values::Between(0, 1000)),
+        Fact::RiskScore | Fact::BehaviorConfidence => Some(Values::Between(0, 100)),
         Fact::SessionAal => Some(Values::Between(0, 3)),
         Fact::SessionAge
         | Fact::SessionIdle
@@ -47,6 +49,7 @@ fn values<'b>(bundle: &'b Bundle<'_>, fact: Fact) -> Option<Values<'b>> {
         | Fact::RiskAge
         | Fact::BehaviorAttempts
         | Fact::BehaviorDenials
+        | Fact::BehaviorDeviations
         | Fact::TaskRemaining
         | Fact::TokenAge
         | Fact::TokenExpiresIn
@@ -60,6 +63,16 @@ fn values<'b>(bundle: &'b Bundle<'_>, fact: Fact) -> Option<Values<'b>> {
         | Fact::SessionLabels
         | Fact::SessionGrants
         | Fact::BehaviorKnown
+        | Fact::BehaviorBaseline
+        | Fact::BehaviorMature
+        | Fact::BehaviorNewAction
+        | Fact::BehaviorNewTarget
+        | Fact::BehaviorNewReference
+        | Fact::BehaviorNewTransition
+        | Fact::BehaviorUnexpected
+        | Fact::BehaviorSecondNetwork
+        | Fact::BehaviorOutOfScope
+        | Fact::BehaviorFreshToken
         | Fact::TaskKnown
         | Fact::TaskId
         | Fact::TaskPurpose

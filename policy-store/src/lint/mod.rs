@@ -6,6 +6,7 @@
 
 mod allow;
 mod annotations;
+mod behavior;
 mod bundle;
 mod constants;
 mod fact_values;
@@ -124,6 +125,7 @@ fn lints(bundle: &Bundle<'_>, warnings: Vec<Fault>) -> Vec<Fault> {
         found.add_warning(bundle, warning);
     }
     annotations::find(bundle, &mut found);
+    behavior::find(bundle, &mut found);
     scope::find(bundle, &mut found);
     constants::find(bundle, &mut found);
     fact_values::find(bundle, &mut found);
@@ -168,6 +170,7 @@ fn whole(parsed: &Parsed<'_>) -> bool {
         rules::FILE_NOT_TEXT.id,
         rules::ENTITIES_INVALID.id,
         rules::ROUTES_INVALID.id,
+        rules::BASELINES_INVALID.id,
     ];
     !parsed.faults.iter().any(|fault| unread.contains(&fault.id))
 }

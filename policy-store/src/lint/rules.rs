@@ -63,6 +63,7 @@ rules! {
     ENTITIES_INVALID Error "entities-invalid" "entities.json is not Cedar's entity JSON, or not as the schema says"
         => "entities must follow the schema; see Cedar's entity JSON";
     ROUTES_INVALID Error "routes-invalid" "routes.toml cannot be read, or contradicts itself or the schema";
+    BASELINES_INVALID Error "baselines-invalid" "baselines.json is no file of baselines that this version reads, or holds too much";
     POLICY_SYNTAX Error "policy-syntax" "a policy cannot be parsed";
     POLICY_TOO_DEEP Error "policy-too-deep" "a policy nests too deep, or holds too many operators"
         => "split the policy, or move values into entities";
@@ -126,6 +127,9 @@ rules! {
     ANNOTATION_WITHOUT_EFFECT Warning "annotation-without-effect" "an annotation is empty, or has no effect on a policy of this kind";
     UNUSED_ALLOW Warning "unused-allow" "`@allow` silences nothing"
         => "remove the id from the annotation";
+
+    // Behaviour.
+    BASELINE_UNKNOWN_NAME Warning "baseline-unknown-name" "baselines.json or `[behavior]` names an action, a type or a field that the schema does not have, so that part of it means nothing";
 
     // Schema and routes.
     UNUSED_ENTITY_TYPE Warning "unused-entity-type" "no action, other type, policy or route uses an entity type"

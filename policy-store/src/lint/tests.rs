@@ -88,6 +88,7 @@ fn what_the_loader_refuses_is_found_with_its_rule() {
         ("schema.cedarschema", "entity;", "schema.cedarschema:1 schema-invalid"),
         ("entities.json", "[{}]", "entities.json:0 entities-invalid"),
         ("routes.toml", "[[rout]]", "routes.toml:1 routes-invalid"),
+        ("baselines.json", "\n{]", "baselines.json:2 baselines-invalid"),
         ("policies/z.cedar", "permit(principal);", "policies/z.cedar:1 policy-syntax"),
         (
             "policies/z.cedar",
@@ -461,4 +462,31 @@ fn a_policy_that_takes_the_lease_from_allows_is_noted_where_leases_are_given() {
     assert!(leased(&format!("@allow(\"no-lease\") {policy}")).is_empty());
     let foreseen = format!("{NAMED} forbid {SCOPE} when {{ context.session.age_s > 600 }};");
     assert!(leased(&foreseen).is_empty());
+}
+
+#[test]
+fn approvals_under_names_that_the_schema_does_not_have_are_found() {
+    let baselines = |identity: &str, action: &str| {
+        format!(
+            r#"{{"format":"cardea-baselines/1","version":1,"approved_by":"a","attempts":1,"baselines":
+            {{"{identity}::\"a\"":{{"":{{"runs":1,"actions":{{"{action}":{{"seen":[1,1,0]}}}}}}}}}}}}"#
+        )
+    };
+    let settings = |behavior: &str| format!("{}\n[behavior]\n{behavior}", CLEAN[0].1);
+    assert_eq!(found(&[("baselines.json", &baselines("Agent", "read"))]), [""; 0]);
+    assert_eq!(
+        found(&[("baselines.json", &baselines("Agent", "raed"))]),
+        ["baselines.json:0 baseline-unknown-name"]
+    );
+    assert_eq!(
+        found(&[("baselines.json", &baselines("Agnt", "read"))]),
+        ["baselines.json:0 baseline-unknown-name"]
+    );
+    let known = "references = [\"pages\"]\nnetwork = \"to\"\ntargets = {read = [\"to\"]}";
+    assert_eq!(found(&[("bundle.toml", &settings(known))]), [""; 0]);
+    for unknown in
+        ["references = [\"x\"]", "network = \"x\"", "targets = {read = [\"x\"]}", "targets = {x = [\"to\"]}"]
+    {
+        assert_eq!(found(&[("bundle.toml", &settings(unknown))]), ["bundle.toml:0 baseline-unknown-name"]);
+    }
 }

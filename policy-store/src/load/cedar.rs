@@ -83,6 +83,7 @@ fn load(from: &CedarSources<'_>) -> Result<CedarLoaded, Faults> {
         ..Settings::named("cedar")
     };
     let parts = Parts {
+        baselines: None,
         settings,
         digest: digest(&files).to_string().into(),
         policies,

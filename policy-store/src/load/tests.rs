@@ -388,3 +388,53 @@ fn leases_classes_and_sources_that_say_nothing_sensible_are_refused() {
     ]);
     assert!(found.iter().any(|fault| fault.contains("names action `reed`")), "{found:?}");
 }
+
+const BASELINES: &str = r#"{"format":"cardea-baselines/1","version":3,"approved_by":"ann","attempts":1,"baselines":
+  {"Agent::\"a\"":{"month":{"runs":9,"actions":{"read":{"seen":[9,1,0],"targets":{"books":[9,1,0]}}}}}}}"#;
+
+#[test]
+fn what_was_approved_is_compiled_with_the_bundle_and_found_by_entity() {
+    let dir = bundle(&[
+        (
+            "bundle.toml",
+            "name = \"t\"\n[behavior]\nlists = [\"note\"]\nreferences = [\"note\"]\n[behavior.targets]\nread = [\"note\"]\n[behavior.classes]\nread = [\"read\"]",
+        ),
+        ("schema.cedarschema", SCHEMA),
+        ("baselines.json", BASELINES),
+    ]);
+    let snapshot = directory(dir.path()).unwrap().snapshot;
+    let of = |type_name: &str, task| {
+        let uid = Uid::new(snapshot.type_name(type_name).unwrap(), "a");
+        let found = snapshot.approvals().of(&uid, task);
+        [found.task, found.identity]
+            .map(|found| found.map(|baseline| (baseline.version(), baseline.is_mature())))
+    };
+    let approved = Some(("3 (approved by ann)", true));
+    assert_eq!(of("Agent", Some("month")), [approved, approved]);
+    assert_eq!(of("Agent", None), [None, approved]);
+    assert_eq!(of("Table", Some("month")), [None, None], "an id is not an identity");
+    let monitored = snapshot.action("", "read").unwrap().monitored();
+    assert_eq!(monitored.class.name(), "read");
+    let targets = monitored.targets.as_deref().unwrap();
+    assert_eq!((targets[0].name.as_str(), targets[0].is_list), ("note", true));
+}
+
+#[test]
+fn baselines_that_cannot_be_read_are_refused_with_place_and_remedy() {
+    let with = |settings: &str, baselines: &str| {
+        let settings = format!("name = \"t\"\n{settings}");
+        faults(&[("bundle.toml", &settings), ("schema.cedarschema", SCHEMA), ("baselines.json", baselines)])
+    };
+    for (settings, baselines, expected) in [
+        ("", "{\n \"format\": 1}", "baselines.json:2:"),
+        ("", "{\n \"format\": 1}", "make it with `cardea monitor learn`"),
+        ("", &BASELINES.replace("/1\"", "/9\""), "this version reads `cardea-baselines/1`; learn it again"),
+        ("", &BASELINES.replace("Agent::\\\"a\\\"", "a"), "identity `a` is no entity"),
+        ("[behavior]\nrulez = 1", BASELINES, "bundle.toml:3:1: unknown field `rulez`"),
+        ("[behavior.rules]\nburst_score = 9.0", BASELINES, "leave out `burst_score`"),
+        ("[behavior.targets]\nread = []", BASELINES, "has no fields"),
+    ] {
+        let found = with(settings, baselines);
+        assert!(found.iter().any(|fault| fault.contains(expected)), "{expected}: {found:?}");
+    }
+}

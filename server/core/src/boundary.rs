@@ -127,6 +127,8 @@ impl<'f> Ahead<'f> {
     }
 
     fn look(&mut self, question: &Question<'_>) {
+        // Tokens age, windows close and risk fades without anybody telling.
+        self.polled |= question.needs().compares();
         self.at(question.snapshot().expires_ms());
         self.disqualifications();
         for (hop, candidates) in question.candidates().iter().enumerate() {
@@ -255,6 +257,20 @@ impl<'f> Ahead<'f> {
             | Fact::BehaviorPreviousAction
             | Fact::BehaviorAttempts
             | Fact::BehaviorDenials
+            | Fact::BehaviorBaseline
+            | Fact::BehaviorMature
+            | Fact::BehaviorNewAction
+            | Fact::BehaviorNewTarget
+            | Fact::BehaviorNewReference
+            | Fact::BehaviorNewTransition
+            | Fact::BehaviorUnexpected
+            | Fact::BehaviorSecondNetwork
+            | Fact::BehaviorOutOfScope
+            | Fact::BehaviorFreshToken
+            | Fact::BehaviorAssessment
+            | Fact::BehaviorConfidence
+            | Fact::BehaviorDeviations
+            | Fact::BehaviorRisk
             | Fact::TaskKnown
             | Fact::TaskId
             | Fact::TaskPurpose

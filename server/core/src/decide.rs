@@ -14,10 +14,11 @@ use smol_str::SmolStr;
 
 use crate::attempt::Attempt;
 use crate::boundary;
+use crate::comparison::{Compared, Comparison};
 use crate::facts::{Facts, Reading};
 use crate::reason::{Reason, ReasonCode};
 use crate::time::Now;
-use crate::verdict::{Decision, Evidence, HopVerdict, Lease, Policies, Verdict};
+use crate::verdict::{Decision, Evidence, FactValue, HopVerdict, Lease, Policies, Verdict};
 
 /// An attempt, the snapshot that judges it, and the policies that can matter.
 #[derive(Debug)]
@@ -79,17 +80,23 @@ pub fn decide(question: &Question<'_>, facts: &Facts, now: Now) -> Verdict {
     {
         return Verdict { needs: *needs, ..Verdict::deny(code) };
     }
-    let mut verdict = judge(question, facts, now);
+    let compared = Compared::of(question, facts, now);
+    let comparison = compared.as_ref().map(|compared| &compared.comparison);
+    let mut verdict = judge(question, facts, comparison, now);
+    if let Some(compared) = &compared {
+        compared.tell(&mut verdict);
+        name_deviation(&mut verdict);
+    }
     if verdict.decision == Decision::Allow {
         verdict.lease = boundary::lease(question, facts, now);
     }
     verdict
 }
 
-fn judge(question: &Question<'_>, facts: &Facts, now: Now) -> Verdict {
+fn judge(question: &Question<'_>, facts: &Facts, comparison: Option<&Comparison>, now: Now) -> Verdict {
     let Question { snapshot, attempt, candidates, .. } = question;
     let mut answers = attempt.hops().zip(candidates).enumerate().map(|(hop, (principal, candidates))| {
-        let reading = Reading { attempt, settings: snapshot.settings(), hop, now };
+        let reading = Reading { attempt, settings: snapshot.settings(), comparison, hop, now };
         let mut answer = Answer::default();
         ask(question, facts, &reading, principal, candidates, |index, policy, said| {
             answer.hear(index, policy, said);
@@ -121,8 +128,10 @@ pub fn outcomes(question: &Question<'_>, facts: &Facts, now: Now) -> Vec<Vec<(Po
     {
         return Vec::new();
     }
+    let compared = Compared::of(question, facts, now);
+    let comparison = compared.as_ref().map(|compared| &compared.comparison);
     let of_hop = |(hop, (principal, candidates)): (usize, (_, &Candidates))| {
-        let reading = Reading { attempt, settings: snapshot.settings(), hop, now };
+        let reading = Reading { attempt, settings: snapshot.settings(), comparison, hop, now };
         let mut said = Vec::with_capacity(candidates.len());
         ask(question, facts, &reading, principal, candidates, |index, _, outcome| {
             said.push((index, outcome))
@@ -245,6 +254,7 @@ impl Answer {
             needs,
             hops: Vec::new(),
             lease: Lease::default(),
+            deviated: None,
             candidates: u32::try_from(candidates).unwrap_or(u32::MAX),
             asked: true,
         }
@@ -261,6 +271,24 @@ fn evidence(read: Needs, facts: &Facts, reading: &Reading<'_>, allows: bool) -> 
     let mut evidence = Vec::with_capacity(read.facts().count());
     evidence.extend(read.facts().map(found));
     evidence
+}
+
+/// Says in the evidence how the attempt deviates, and why, whichever facts the determining policies read.
+fn name_deviation(verdict: &mut Verdict) {
+    let Some(deviated) = &verdict.deviated else { return };
+    let Some(told) = &deviated.told else { return };
+    let why = told.evidence.join("; ");
+    if why.is_empty() {
+        return;
+    }
+    let fact = Fact::BehaviorAssessment;
+    match verdict.evidence.iter_mut().find(|evidence| evidence.fact == fact) {
+        Some(evidence) => evidence.why = why,
+        None => {
+            let value = FactValue::Text(SmolStr::new_static(deviated.read.deviation.assessment.name()));
+            verdict.evidence.push(Evidence { fact, value, why });
+        }
+    }
 }
 
 /// The stricter answer wins; of two equal ones both speak.

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cardea_behavior::{Assessment, Flag, SessionBehavior};
 use cardea_policy_store::fragment::{Fact, Group};
 use cardea_policy_store::settings::{RiskSettings, Settings};
 use smallvec::SmallVec;
 use smol_str::{SmolStr, ToSmolStr};
 
 use crate::attempt::Attempt;
+use crate::comparison::Comparison;
 use crate::grant::Grants;
 use crate::reason::ReasonCode;
 use crate::risk::{Risk, RiskKind};
@@ -32,6 +34,8 @@ pub struct Facts {
     pub task: TaskFacts,
     /// The grants for exactly this attempt, if somebody reads them.
     pub grants: Grants,
+    /// What the session did, as far as its attempts were compared with what was approved; filled only if somebody reads it.
+    pub monitored: Option<SessionBehavior>,
     /// Version of the state that all this was read from, at least.
     pub state_version: u64,
 }
@@ -125,6 +129,8 @@ pub struct Reading<'r> {
     pub attempt: &'r Attempt,
     /// The bundle's settings.
     pub settings: &'r Settings,
+    /// How the attempt compares with what was approved, if somebody reads that.
+    pub comparison: Option<&'r Comparison>,
     /// Place in [`Attempt::hops`].
     pub hop: usize,
     /// The time of the decision.
@@ -152,7 +158,8 @@ impl Facts {
     /// Somebody of whose risk nothing was ever heard is as stale as can be: whoever asks for news asks for some.
     fn risk_disqualifies(&self, attempt: &Attempt, settings: &Settings, now: Now) -> Option<ReasonCode> {
         let max_s = attempt.action.max_ages().risk_s?;
-        let is_stale = |hop| match self.value(Fact::RiskAge, &Reading { attempt, settings, hop, now }) {
+        let reading = |hop| Reading { attempt, settings, comparison: None, hop, now };
+        let is_stale = |hop| match self.value(Fact::RiskAge, &reading(hop)) {
             FactValue::Long(age_s) => exceeds(age_s, max_s),
             FactValue::Bool(_) | FactValue::Text(_) | FactValue::Texts(_) => true,
         };
@@ -182,9 +189,10 @@ impl Facts {
 
     /// The value of one fact. Every fact has its own arm, so that a new one cannot fall into another's place.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "one arm per fact")]
     pub fn value(&self, fact: Fact, reading: &Reading<'_>) -> FactValue {
         use FactValue::{Bool, Long, Text};
-        let Reading { attempt, settings, hop, now } = *reading;
+        let Reading { attempt, settings, comparison, hop, now } = *reading;
         if let SessionFacts::Told(told) = &self.session
             && let Some(value) = told.value(fact, hop)
         {
@@ -197,6 +205,8 @@ impl Facts {
         let risk = self.hops.get(hop).and_then(|hop| hop.risk.as_deref());
         let token = attempt.token.as_deref();
         let since = |at: Option<i64>| Long(at.map_or(UNKNOWN_AGE_S, |at| now.since_s(at)));
+        // What was not compared looks like what nobody approved.
+        let has = |flag| Bool(comparison.is_none_or(|comparison| comparison.has(flag)));
         match fact {
             Fact::SessionKnown => Bool(session.is_some()),
             Fact::SessionAge => since(session.map(|session| session.opened_ms)),
@@ -224,6 +234,28 @@ impl Facts {
             Fact::BehaviorPreviousAction => text(behavior.map(|behavior| &behavior.previous_action)),
             Fact::BehaviorAttempts => count(behavior.map(|behavior| behavior.attempts)),
             Fact::BehaviorDenials => count(behavior.map(|behavior| behavior.denials)),
+            Fact::BehaviorBaseline => Bool(comparison.is_some_and(|of| !of.has(Flag::Unknown))),
+            Fact::BehaviorMature => Bool(comparison.is_some_and(|of| !of.has(Flag::Immature))),
+            Fact::BehaviorNewAction => has(Flag::NewAction),
+            Fact::BehaviorNewTarget => has(Flag::NewTarget),
+            Fact::BehaviorNewReference => has(Flag::NewReference),
+            Fact::BehaviorNewTransition => has(Flag::NewTransition),
+            Fact::BehaviorUnexpected => Bool(comparison.is_none_or(|of| {
+                of.deviation.flags.has_any(&[Flag::UnexpectedTarget, Flag::UnexpectedReference])
+            })),
+            Fact::BehaviorSecondNetwork => has(Flag::SecondNetwork),
+            Fact::BehaviorOutOfScope => Bool(
+                comparison
+                    .is_none_or(|of| of.deviation.flags.has_any(&[Flag::OutOfScope, Flag::OutOfWindow])),
+            ),
+            Fact::BehaviorFreshToken => has(Flag::FreshToken),
+            Fact::BehaviorAssessment => {
+                let assessment = comparison.map_or(Assessment::Abuse, |of| of.deviation.assessment);
+                Text(SmolStr::new_static(assessment.name()))
+            }
+            Fact::BehaviorConfidence => Long(comparison.map_or(0, |of| of.deviation.confidence.into())),
+            Fact::BehaviorDeviations => Long(comparison.map_or(0, |of| of.deviations.into())),
+            Fact::BehaviorRisk => Long(comparison.map_or(0, |of| of.risk.into())),
             Fact::TaskKnown => Bool(task.is_some()),
             Fact::TaskId => text(task.map(|task| &task.id)),
             Fact::TaskPurpose => text(task.map(|task| &task.purpose)),

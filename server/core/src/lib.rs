@@ -5,8 +5,8 @@
 
 pub mod ask;
 pub mod attempt;
-pub mod behavior;
 pub mod boundary;
+pub mod comparison;
 pub mod decide;
 pub mod delegation;
 pub mod facts;
@@ -21,3 +21,6 @@ pub mod subject;
 pub mod task;
 pub mod time;
 pub mod verdict;
+
+/// What an identity does, compared with what was approved.
+pub use cardea_behavior as behavior;

@@ -1,11 +1,13 @@
 //! The answer to an attempt, with everything it rests on.
 
+use cardea_behavior::Deviation;
 use cardea_policy_store::engine::{Unevaluable, Value};
 use cardea_policy_store::fragment::{Fact, Needs};
 use cardea_policy_store::index::PolicyIndex;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
+use crate::comparison::Comparison;
 use crate::reason::{Reason, ReasonCode};
 
 /// The three answers, from open to strict.
@@ -66,6 +68,26 @@ pub struct Evidence {
     pub why: String,
 }
 
+/// How an attempt deviated from what was approved; only where a candidate reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deviated {
+    /// What policies read.
+    pub read: Comparison,
+    /// The same once the answer is known: what policies deny that read nothing of it is judged as denied.
+    pub deviation: Deviation,
+    /// In words; `None`: a plain allow of what does not deviate.
+    pub told: Option<Box<DeviationTold>>,
+}
+
+/// A deviation in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviationTold {
+    /// A sentence for each missing entry.
+    pub evidence: Vec<String>,
+    /// The baseline that says so; empty: none.
+    pub baseline: SmolStr,
+}
+
 /// What one hop of a delegation chain came to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HopVerdict {
@@ -110,6 +132,7 @@ pub struct Verdict {
     pub(crate) needs: Needs,
     pub(crate) hops: Vec<HopVerdict>,
     pub(crate) lease: Lease,
+    pub(crate) deviated: Option<Deviated>,
     pub(crate) candidates: u32,
     pub(crate) asked: bool,
 }
@@ -130,6 +153,7 @@ impl Verdict {
             needs: Needs::default(),
             hops: Vec::new(),
             lease: Lease::default(),
+            deviated: None,
             candidates: 0,
             asked: false,
         }
@@ -183,7 +207,7 @@ impl Verdict {
         &self.obligations
     }
 
-    /// Facts that the determining policies read.
+    /// Facts that the determining policies read, and how the attempt deviates, if anything must be said of that.
     #[must_use]
     pub fn evidence(&self) -> &[Evidence] {
         &self.evidence
@@ -205,6 +229,12 @@ impl Verdict {
     #[must_use]
     pub fn lease(&self) -> Lease {
         self.lease
+    }
+
+    /// How the attempt deviated from what was approved, if a candidate reads that.
+    #[must_use]
+    pub fn deviated(&self) -> Option<&Deviated> {
+        self.deviated.as_ref()
     }
 
     /// Whether policy was asked; false for what was disqualified before.

@@ -21,15 +21,20 @@ const NOW: Now = Now { mono_ns: 0, wall_ms: 1_000_000 };
 /// The context is one record: its map and its node. The verdict owns its evidence. All else is Cedar's evaluator.
 const OF_OURS: u64 = 4;
 
+const BASELINES: &str = r#"{"format":"cardea-baselines/1","version":1,"approved_by":"ann","attempts":1,"baselines":
+  {"Agent::\"a\"":{"month":{"runs":9,"actions":{"read":{"seen":[9,1,0],"targets":{"d":[9,1,0]}}}}}}}"#;
+
 fn allocations(policies: &str) -> u64 {
     let files: BTreeMap<PathBuf, Vec<u8>> = [
         ("bundle.toml", "name = \"t\"\n[lease]\nmax_ms = 60000\nunheld_max_ms = 1000"),
         (
             "schema.cedarschema",
             "entity Agent, Doc; action read appliesTo { principal: Agent, resource: Doc,
-             context: { session: Cardea::Session, risk: Cardea::Risk, request: { rows: Long } } };",
+             context: { session: Cardea::Session, risk: Cardea::Risk, behavior: Cardea::Behavior,
+             request: { rows: Long } } };",
         ),
         ("policies/p.cedar", policies),
+        ("baselines.json", BASELINES),
     ]
     .into_iter()
     .map(|(name, text)| (name.into(), text.into()))
@@ -71,4 +76,17 @@ fn an_allow_that_rests_on_facts_allocates_its_context_and_its_evidence() {
          forbid(principal, action, resource) when { context.session.age_s > 3600 || !context.session.known };",
     );
     assert!(count <= OF_OURS, "{count} allocations");
+}
+
+#[test]
+fn comparing_with_what_was_approved_allocates_nothing_more() {
+    // In the first the forbid compares; in the second it reads as many facts and compares nothing.
+    let with = |condition: &str| {
+        allocations(&format!(
+            "permit(principal, action, resource); forbid(principal, action, resource) when {{ {condition} }};"
+        ))
+    };
+    let compared = with("context.behavior.second_network || context.behavior.risk > 90");
+    let uncompared = with("!context.session.known || context.risk.score > 90");
+    assert_eq!(compared, uncompared);
 }

@@ -5,6 +5,7 @@
 //! Strings are `SmolStr`, so that a record is made from shared names without copying them.
 //! Never does: masking (that happens before a record is made) and reading the clock (times come with the entry).
 
+mod deviation;
 mod hold;
 mod shadow;
 mod stream;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::Serialize
 use smol_str::SmolStr;
 
 use super::text;
+pub use deviation::DeviationRecord;
 pub use hold::{HoldCause, HoldRecord};
 pub use shadow::{ShadowAnswer, ShadowRecord};
 pub use stream::StreamRecord;
@@ -26,7 +28,7 @@ pub use work::{ReviewRecord, TaskRecord};
 /// stops at 128: a line that is written must be readable again.
 pub const VALUE_DEPTH_MAX: usize = 32;
 
-/// Longest line, in bytes, its line end included. A decision with every field at its limit takes about 30 KB
+/// Longest line, in bytes, its line end included. A decision with every field at its limit takes about 70 KB
 /// without its evidence; the rest is room for evidence. Readers hold at most one line beyond their batch.
 pub const LINE_BYTES_MAX: usize = 256 * 1024;
 
@@ -144,6 +146,9 @@ pub struct DecisionRecord {
     /// Door `hold`: which hold it was told to, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Box<HoldRecord>>,
+    /// How the attempt deviated from what was approved; only where a policy reads that and there is something to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deviation: Option<Box<DeviationRecord>>,
 }
 
 /// What it takes to judge an attempt again; fields as in `cardea.v1.Replay`.

@@ -6,9 +6,9 @@
 use cardea_proto::v1;
 
 use super::record::{
-    Basis, Body, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HoldCause, HoldRecord,
-    HopVerdict, Reason, Record, Replay, ReplayFact, SessionRecord, ShadowAnswer, ShadowRecord, SignalRecord,
-    StreamRecord, Value,
+    Basis, Body, BundleRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord,
+    HoldCause, HoldRecord, HopVerdict, Reason, Record, Replay, ReplayFact, SessionRecord, ShadowAnswer,
+    ShadowRecord, SignalRecord, StreamRecord, Value,
 };
 
 impl From<Record> for v1::Record {
@@ -54,6 +54,20 @@ impl From<DecisionRecord> for v1::DecisionRecord {
             attempt_id: record.attempt_id.into(),
             replay: record.replay.map(|replay| (*replay).into()),
             hold: record.hold.map(|hold| (*hold).into()),
+            deviation: record.deviation.map(|deviation| Box::new((*deviation).into())),
+        }
+    }
+}
+
+impl From<DeviationRecord> for v1::DeviationRecord {
+    fn from(record: DeviationRecord) -> Self {
+        let texts = |texts: Vec<smol_str::SmolStr>| texts.into_iter().map(Into::into).collect();
+        Self {
+            flags: texts(record.flags),
+            assessment: record.assessment.into(),
+            confidence: record.confidence,
+            evidence: texts(record.evidence),
+            baseline: record.baseline.into(),
         }
     }
 }

@@ -283,7 +283,8 @@ mod tests {
     fn an_allow_that_is_taken_back_is_one_line_with_its_cause() {
         let record = taken_back("gate");
         let event = event(&record).unwrap();
-        let expected = r#"-  hold     allow -> deny  T::"a"  T::"read"  T::"d"  gate #3  because session s revoked"#;
+        let expected =
+            r#"-  hold     allow -> deny  T::"a"  T::"read"  T::"d"  gate #3  because session s revoked"#;
         assert_eq!(line(&event, false), expected);
         let json = serde_json::to_value(&event).unwrap();
         assert_eq!((&json["cause"], &json["state_version"]), (&"session s revoked".into(), &7.into()));

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use cardea_core::behavior::Rules;
+use cardea_core::behavior::{Classes, Rules};
 use serde::Deserialize;
 
 use super::Fault;
-use super::classes::Classes;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize)]

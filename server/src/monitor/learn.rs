@@ -3,12 +3,11 @@
 //! Limit: [`RUNS_OPEN_MAX`] runs at the same time; the oldest is taken as ended when one more begins.
 
 use cardea_core::behavior::approved::Merge;
-use cardea_core::behavior::{Approved, Step};
+use cardea_core::behavior::{Approved, Kept, Step};
 
 use super::attempts::Recorded;
 use super::config::{Config, Run};
 use super::expiring::Expiring;
-use super::kept::Kept;
 use super::prepared::Prepared;
 
 /// Most runs that are learned from at the same time.

@@ -4,11 +4,9 @@
 //! read as a stream in bounded memory. Labels and other truth that a recording may carry beside the attempt are never read.
 
 pub mod attempts;
-pub mod classes;
 pub mod config;
 pub mod declared;
 mod expiring;
-pub mod kept;
 pub mod learn;
 pub mod lines;
 pub mod prepared;
@@ -16,10 +14,15 @@ pub mod report;
 pub mod score;
 pub mod whole;
 
-use cardea_core::behavior::Key;
+use std::path::Path;
+
+use cardea_core::behavior::{Kept, Key};
 use jiff::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize as _, Deserializer, de::Error as _};
+
+/// Largest file of baselines, in bytes.
+const BASELINES_BYTES_MAX: u64 = 256 << 20;
 
 /// What is wrong with an input, where, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +36,7 @@ pub struct Fault {
 
 impl Fault {
     /// A fault of a file.
-    pub(crate) fn of(path: &std::path::Path, what: impl Into<String>) -> Self {
+    pub(crate) fn of(path: &Path, what: impl Into<String>) -> Self {
         Self { place: path.display().to_string(), what: what.into() }
     }
 }
@@ -50,6 +53,20 @@ pub fn fresh_key() -> Result<Key, Fault> {
         what: "the operating system gives none".to_owned(),
     })?;
     Ok(Key::new(random))
+}
+
+/// Reads a file of baselines.
+///
+/// # Errors
+///
+/// It cannot be read, or is no file of baselines that this version knows.
+pub fn read_kept(path: &Path) -> Result<Kept, Fault> {
+    let unread = |error| Fault::of(path, format!("cannot be read: {error}"));
+    let length = std::fs::metadata(path).map_err(unread)?.len();
+    if length > BASELINES_BYTES_MAX {
+        return Err(Fault::of(path, format!("has more than {BASELINES_BYTES_MAX} bytes")));
+    }
+    Kept::parse(&std::fs::read(path).map_err(unread)?).map_err(|fault| Fault::of(path, fault.to_string()))
 }
 
 /// A point in time, RFC 3339.

@@ -1,14 +1,11 @@
 //! A recorded attempt as the monitor sees it: what its configuration says is the task, the targets, the references.
 
-use cardea_core::behavior::fingerprint::reference_name;
+use cardea_core::behavior::attempt::{NAMES_MAX, is_target, pieces};
 use cardea_core::behavior::{ActionClass, Observed, Scope};
 use serde_json::Value;
 
 use super::attempts::Recorded;
 use super::config::{Config, Resource};
-
-/// Most targets, and most references, of one attempt; more than that deviates anyway.
-const NAMES_MAX: usize = 256;
 
 /// See the module. Owns its texts, so that a view can borrow them.
 #[derive(Clone, Debug)]
@@ -28,15 +25,7 @@ impl<'r> Prepared<'r> {
             _ => Vec::new(),
         };
         let mut targets = named_targets(config, recorded);
-        // Part of a text that holds addresses; the references hold them whole.
-        let is_reference = |target: &str| {
-            references
-                .iter()
-                .any(|reference| reference_name(reference).eq_ignore_ascii_case(reference_name(target)))
-        };
-        targets.retain(|target| {
-            !target.is_empty() && (references.is_empty() || !target.contains('@') || is_reference(target))
-        });
+        targets.retain(|target| is_target(target, &references));
         targets.truncate(NAMES_MAX);
         Self { recorded, class: config.classes.of(&recorded.action), targets, references }
     }
@@ -105,10 +94,4 @@ fn texts(value: &Value, is_list: bool) -> Vec<&str> {
         Value::Array(list) => list.iter().filter_map(Value::as_str).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
     }
-}
-
-/// Some agents write lists in the mark-up of their model; a tag is no name.
-fn pieces(text: &str) -> impl Iterator<Item = &str> {
-    let pieces = text.split([',', '[', ']', '\n']).map(|piece| piece.trim_matches([' ', '"', '\'']));
-    pieces.filter(|piece| !(piece.starts_with('<') && piece.ends_with('>')))
 }

@@ -3,8 +3,8 @@
 //! Limit: [`SESSIONS_MAX`] sessions; the one that began first is forgotten when one more begins, and counted.
 
 use cardea_core::behavior::evidence::{Subject, evidence};
+use cardea_core::behavior::kept::Compiled;
 use cardea_core::behavior::{Baselines, BurstDetector, Deviation, Key, Observed, SessionBehavior, compare};
-use cardea_core::time::Now;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -12,7 +12,6 @@ use super::attempts::Recorded;
 use super::config::Config;
 use super::declared::Declared;
 use super::expiring::Expiring;
-use super::kept::Compiled;
 use super::prepared::Prepared;
 
 /// Most sessions that are followed at the same time.
@@ -106,17 +105,13 @@ impl<'c> Scorer<'c> {
             observed.burst_score = bursts.observe(from, to, tick(recorded.ts, self.config.burst.tick_s));
         }
         let identity = self.baselines.identity(&recorded.principal);
-        let baselines = Baselines {
-            task: identity.zip(task).and_then(|(identity, task)| identity.tasks.get(task)),
-            identity: identity.map(|identity| &identity.identity),
-        };
+        let baselines = identity.map(|identity| identity.baselines(task)).unwrap_or_default();
         let of = (recorded.principal.clone(), recorded.session.clone());
         let (session, forgotten) = self.sessions.entry(&of);
         self.forgotten += u64::from(forgotten.is_some());
         let deviation = compare(&self.config.rules, &self.key, &observed, &baselines, session);
         // The recording tells what happened: all that policy did not deny, whatever the monitor would have answered.
-        let now = Now { mono_ns: 0, wall_ms: recorded.ts.as_millisecond() };
-        session.note(&deviation, !observed.is_denied, now);
+        session.note(&deviation, !observed.is_denied, recorded.ts.as_millisecond());
         tell(task.unwrap_or_default(), &deviation, &observed, &baselines)
     }
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use cardea_core::attempt::Attempt;
+use cardea_core::behavior::Deviation;
 use cardea_core::facts::{Facts, Reading};
 use cardea_core::reason::{Reason, ReasonCode};
 use cardea_core::time::Now;
-use cardea_core::verdict::{FactValue, Verdict};
+use cardea_core::verdict::{Deviated, FactValue, Verdict};
 use cardea_policy_store::engine::{Extension, Plain, Record, Uid, Value};
 use cardea_policy_store::snapshot::Snapshot;
 use smol_str::{SmolStr, ToSmolStr};
@@ -132,8 +133,21 @@ impl IntoBody for Decided {
                 .unwrap_or_default(),
             replay,
             hold,
+            deviation: verdict.deviated().and_then(deviation),
         })
     }
+}
+
+fn deviation(deviated: &Deviated) -> Option<Box<record::DeviationRecord>> {
+    let told = deviated.told.as_ref()?;
+    let Deviation { flags, assessment, confidence, .. } = deviated.deviation;
+    Some(Box::new(record::DeviationRecord {
+        flags: flags.iter().map(|flag| SmolStr::new_static(flag.name())).collect(),
+        assessment: SmolStr::new_static(assessment.name()),
+        confidence: confidence.into(),
+        evidence: told.evidence.iter().map(SmolStr::new).collect(),
+        baseline: told.baseline.clone(),
+    }))
 }
 
 /// What was sent, and every fact that a candidate read. Facts of the attempt stand once, facts of a hop for each hop.
@@ -147,7 +161,8 @@ fn replay(
     let request = attempt.request.iter().map(|(name, value)| (name.clone(), recorded(&value))).collect();
     let hops = attempt.hops().count();
     let of_hop = |hop: usize| {
-        let reading = Reading { attempt, settings: snapshot.settings(), hop, now };
+        let comparison = verdict.deviated().map(|deviated| &deviated.read);
+        let reading = Reading { attempt, settings: snapshot.settings(), comparison, hop, now };
         let told = verdict.needs().facts().filter(move |fact| hop == 0 || fact.group().is_of_hop());
         told.map(move |fact| record::ReplayFact {
             fact: fact.path().into(),

@@ -467,7 +467,8 @@ pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: No
     let weighed = weigh_unnoted(state, question, also, now);
     // What was disqualified neither keeps a session awake nor counts against its owner.
     if weighed.verdict.policy_was_asked() {
-        state.note(question.attempt(), weighed.verdict.decision(), now);
+        let deviation = weighed.verdict.deviated().map(|deviated| &deviated.deviation);
+        state.note(question.attempt(), weighed.verdict.decision(), deviation, now);
     }
     weighed
 }

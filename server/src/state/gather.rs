@@ -58,7 +58,7 @@ impl State {
             .collect();
         let (session, learned) = self.session_facts(attempt, &subjects, question.snapshot().settings(), now);
         let needs = question.needs().with(also);
-        let task = if needs.reads_any(Group::Task) {
+        let task = if needs.reads_any(Group::Task) || needs.compares() {
             self.task_facts(attempt, session.session())
         } else {
             TaskFacts::OfSession
@@ -66,7 +66,8 @@ impl State {
         let grants =
             if needs.reads(Fact::SessionGrants) { self.grants_for(attempt) } else { Grants::default() };
         let heard = if needs.reads_any(Group::Signals) { self.heard.list() } else { Vec::new() };
-        (Facts { session, hops, heard, task, grants, state_version }, learned)
+        let monitored = if needs.compares() { self.monitored(attempt) } else { None };
+        (Facts { session, hops, heard, task, grants, monitored, state_version }, learned)
     }
 
     fn session_facts(

@@ -32,6 +32,7 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cardea_core::behavior::SessionBehavior;
 use cardea_core::facts::{Behavior, is_silent};
 use cardea_core::posture::Posture;
 use cardea_core::session::Session;
@@ -118,12 +119,14 @@ struct Held {
 struct Noted {
     behavior: Behavior,
     stored_attempts: u64,
+    /// Only of a session whose attempts were compared with what was approved: most are not, and a million are kept.
+    monitored: Option<Box<SessionBehavior>>,
 }
 
 impl Held {
     fn new(session: Arc<Session>, behavior: Behavior) -> Arc<Self> {
         let stored_attempts = behavior.attempts;
-        let behavior = Mutex::new(Noted { behavior, stored_attempts });
+        let behavior = Mutex::new(Noted { behavior, stored_attempts, monitored: None });
         Arc::new(Self { session: Mutex::new(session), behavior })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cardea_core::attempt::Attempt;
+use cardea_core::behavior::{Deviation, SessionBehavior};
 use cardea_core::delegation::{self, Above, Parent, TooDeep};
 use cardea_core::facts::Behavior;
 use cardea_core::session::{self, LABELS_MAX, METHODS_MAX, NETWORKS_MAX, Session, Status};
@@ -15,7 +16,7 @@ use cardea_policy_store::engine::Uid;
 use moka::ops::compute::{CompResult, Op};
 use smol_str::SmolStr;
 
-use super::{Held, Key, State, TableFull, rows};
+use super::{Held, Key, Noted, State, TableFull, rows};
 use crate::ledger::{LedgerFault, Row, Table};
 
 /// A session as the cache holds it.
@@ -531,10 +532,20 @@ impl State {
         self.status(&session, last_seen_ms, idle_max_s, now)
     }
 
-    /// Notes an attempt in its session's behaviour, after it was judged.
-    pub fn note(&self, attempt: &Attempt, decision: Decision, now: Now) {
+    /// What an attempt's session did, as far as its attempts were compared with what was approved. Not kept on disk: its
+    /// fingerprints are those of this process.
+    pub(super) fn monitored(&self, attempt: &Attempt) -> Option<SessionBehavior> {
+        let held = self.sessions.get(attempt.session_id.as_ref()?)?;
+        held.behavior.lock().monitored.as_deref().copied()
+    }
+
+    /// Notes an attempt in its session's behaviour, after it was judged; with how it deviated, if it was compared.
+    pub fn note(&self, attempt: &Attempt, decision: Decision, deviation: Option<&Deviation>, now: Now) {
         let Some(held) = attempt.session_id.as_ref().and_then(|id| self.sessions.get(id)) else { return };
-        let behavior = &mut held.behavior.lock().behavior;
+        let Noted { behavior, monitored, .. } = &mut *held.behavior.lock();
+        if let Some(deviation) = deviation {
+            monitored.get_or_insert_default().note(deviation, decision == Decision::Allow, now.wall_ms);
+        }
         behavior.attempts += 1;
         behavior.last_seen_ms = behavior.last_seen_ms.max(now.wall_ms);
         if decision == Decision::Deny {

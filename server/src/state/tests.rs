@@ -18,6 +18,7 @@ use cardea_policy_store::snapshot::Snapshot;
 use proptest::prelude::*;
 
 use super::*;
+use cardea_core::behavior::Deviation;
 use cardea_core::facts::SessionFacts;
 
 mod kept;
@@ -438,12 +439,27 @@ fn what_a_session_did_is_counted_and_only_allowed_actions_are_steps() {
     let (state, snapshot) = (roomy(), snapshot());
     open(&state, &snapshot, "s", at(0));
     let attempt = attempt(&snapshot, "a", "s", None);
-    state.note(&attempt, Decision::Deny, at(1));
+    state.note(&attempt, Decision::Deny, None, at(1));
     assert_eq!(known(&state, "s").1.previous_action, "");
-    state.note(&attempt, Decision::Allow, at(2));
+    state.note(&attempt, Decision::Allow, None, at(2));
     let behavior = known(&state, "s").1;
     assert_eq!((behavior.attempts, behavior.denials, behavior.last_seen_ms), (2, 1, 2));
     assert_eq!(behavior.previous_action, "read");
+}
+
+#[test]
+fn what_a_session_did_is_compared_only_for_those_who_read_it() {
+    let (state, snapshot) = (roomy(), snapshot());
+    open(&state, &snapshot, "s", at(0));
+    let attempt = attempt(&snapshot, "a", "s", None);
+    let question = Question::new(&snapshot, &attempt);
+    let monitored = |also| state.gather(&question, also, at(3)).0.monitored;
+    state.note(&attempt, Decision::Allow, None, at(1));
+    assert_eq!(monitored(Needs::every()), None, "nothing was compared");
+    state.note(&attempt, Decision::Allow, Some(&Deviation::default()), at(2));
+    assert_eq!(monitored(Needs::every()).map(|of| of.attempts()), Some(1));
+    assert_eq!(monitored(Needs::default()), None, "no candidate reads it");
+    assert!(size_of::<Noted>() <= size_of::<Behavior>() + 2 * size_of::<u64>());
 }
 
 #[test]

@@ -406,6 +406,11 @@ fn every_fact_reaches_policy_with_its_value_or_its_conservative_default() {
         && context.risk.reasons == [\"credential_compromise\"] && context.risk.age_s == 0
         && context.behavior.known && context.behavior.previous_action == \"write\"
         && context.behavior.attempts == 3 && context.behavior.denials == 1
+        && !context.behavior.baseline && !context.behavior.mature && context.behavior.new_action
+        && context.behavior.new_target && !context.behavior.new_reference && context.behavior.new_transition
+        && context.behavior.unexpected && !context.behavior.second_network && !context.behavior.out_of_scope
+        && context.behavior.fresh_token && context.behavior.assessment == \"workflow_change\"
+        && context.behavior.confidence == 55 && context.behavior.deviations == 0 && context.behavior.risk == 0
         && context.task.known && context.task.id == \"t1\" && context.task.purpose == \"sync\"
         && context.task.active && context.task.in_scope && context.task.remaining_s == 9
         && context.token.known && context.token.age_s == 4 && context.token.expires_in_s == 3
@@ -433,6 +438,11 @@ fn every_fact_reaches_policy_with_its_value_or_its_conservative_default() {
          && context.risk.age_s == 315360000
          && !context.behavior.known && context.behavior.previous_action == \"\"
          && context.behavior.attempts == 0 && context.behavior.denials == 0
+         && !context.behavior.baseline && !context.behavior.mature && context.behavior.new_action
+        && context.behavior.new_target && !context.behavior.new_reference && context.behavior.new_transition
+        && context.behavior.unexpected && !context.behavior.second_network && !context.behavior.out_of_scope
+        && !context.behavior.fresh_token && context.behavior.assessment == \"workflow_change\"
+        && context.behavior.confidence == 55 && context.behavior.deviations == 0 && context.behavior.risk == 0
          && !context.task.known && context.task.id == \"\" && context.task.purpose == \"\"
          && !context.task.active && !context.task.in_scope && context.task.remaining_s == 0
          && !context.token.known && context.token.age_s == 0 && context.token.expires_in_s == 0
@@ -501,7 +511,7 @@ fn evidence_tells_what_was_read_and_why_it_is_so() {
     ));
     let verdict = judge(&snapshot, &attempt(&snapshot), &with_risk(80));
     let [evidence] = verdict.evidence() else { panic!("one fact was read: {:?}", verdict.evidence()) };
-    assert_eq!((evidence.fact, &evidence.value), (Fact::RiskScore, &crate::verdict::FactValue::Long(80)));
+    assert_eq!((evidence.fact, &evidence.value), (Fact::RiskScore, &FactValue::Long(80)));
     assert_eq!(evidence.why, "credential_compromise 80 0 s ago, half-life 60 s");
 }
 
@@ -534,15 +544,15 @@ fn told_facts_win_and_what_is_not_told_is_unknown() {
          forbid(principal, action, resource) when { context.token.known || !context.session.credential_changed };",
     );
     let mut told = crate::facts::Told::default();
-    told.tell(Fact::RiskScore, 0, crate::verdict::FactValue::Long(7));
+    told.tell(Fact::RiskScore, 0, FactValue::Long(7));
     let with = |told: &crate::facts::Told| Facts {
         session: SessionFacts::Told(Arc::new(told.clone())),
         ..with_risk(90)
     };
     let attempt = attempt(&snapshot);
     assert_eq!(code(&judge(&snapshot, &attempt, &with(&told))), Some(ReasonCode::NoPermit));
-    told.tell(Fact::SessionAcr, 0, crate::verdict::FactValue::Text("phr".into()));
+    told.tell(Fact::SessionAcr, 0, FactValue::Text("phr".into()));
     assert_eq!(judge(&snapshot, &attempt, &with(&told)).decision(), Decision::Allow);
-    told.tell(Fact::TokenKnown, 0, crate::verdict::FactValue::Bool(true));
+    told.tell(Fact::TokenKnown, 0, FactValue::Bool(true));
     assert_eq!(code(&judge(&snapshot, &attempt, &with(&told))), Some(ReasonCode::Forbidden));
 }

@@ -8,9 +8,9 @@ use smol_str::SmolStr;
 
 use super::*;
 use crate::audit::record::{
-    Basis, BundleRecord, DecisionRecord, Entity, Evidence, FactAge, GapRecord, HoldCause, HoldRecord,
-    HopVerdict, LINE_BYTES_MAX, Reason, Replay, ReplayFact, ReviewRecord, ShadowAnswer, ShadowRecord,
-    SignalRecord, TaskRecord, VALUE_DEPTH_MAX, Value,
+    Basis, BundleRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord, HoldCause,
+    HoldRecord, HopVerdict, LINE_BYTES_MAX, Reason, Replay, ReplayFact, ReviewRecord, ShadowAnswer,
+    ShadowRecord, SignalRecord, TaskRecord, VALUE_DEPTH_MAX, Value,
 };
 
 fn text() -> impl Strategy<Value = SmolStr> + Clone {
@@ -84,14 +84,24 @@ prop_compose! {
         (step_up, obligations) in (vec(text(), 0..3), vec(text(), 0..3)),
         (delegation, reasons, hops) in (vec(entity(), 0..3), vec(reason(), 0..3), vec(hop(), 0..3)),
         (severity, replay, hold) in (text(), option::of(replay()), option::of(hold())),
+        deviation in option::of(deviation()),
         (evidence, basis) in (vec(evidence(), 0..3), option::of(basis())),
         (decision, latency_ns) in (answer(), any::<u64>()),
     ) -> DecisionRecord {
         DecisionRecord {
             decision_id, attempt_id, door, session_id, principal, action, resource, determining_policies,
             policy_errors, step_up, obligations, delegation, reasons, hops, evidence, basis, decision, latency_ns,
-            severity, replay, hold,
+            severity, replay, hold, deviation,
         }
+    }
+}
+
+prop_compose! {
+    fn deviation()(
+        (flags, evidence) in (vec(text(), 0..3), vec(text(), 0..3)),
+        (assessment, baseline, confidence) in (text(), text(), any::<u32>()),
+    ) -> Box<DeviationRecord> {
+        Box::new(DeviationRecord { flags, assessment, confidence, evidence, baseline })
     }
 }
 
@@ -230,6 +240,7 @@ fn example() -> Record {
             severity: SmolStr::default(),
             replay: None,
             hold: None,
+            deviation: None,
         }),
     }
 }

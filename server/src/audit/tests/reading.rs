@@ -162,6 +162,7 @@ fn decision(answer: v1::Decision, principal: &str, action: &str, door: &str) -> 
         severity: "".into(),
         replay: None,
         hold: None,
+        deviation: None,
     })
 }
 

@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::{could_not_run, tell};
 use crate::cli::watch::printable;
 use crate::cli::{Format, exit};
-use crate::monitor::kept::Kept;
+use crate::monitor::read_kept;
+use cardea_core::behavior::Kept;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -74,7 +75,7 @@ struct Change<'a> {
 }
 
 pub(super) fn run(args: &DiffArgs) -> ExitCode {
-    let (old, new) = match (Kept::read(&args.old), Kept::read(&args.new)) {
+    let (old, new) = match (read_kept(&args.old), read_kept(&args.new)) {
         (Ok(old), Ok(new)) => (old, new),
         (Err(fault), _) | (_, Err(fault)) => return could_not_run(&fault),
     };

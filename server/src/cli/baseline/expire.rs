@@ -11,7 +11,7 @@ use super::view::time;
 use super::{could_not_run, tell};
 use crate::cli::bundle::node::table;
 use crate::cli::{Format, exit};
-use crate::monitor::kept::Kept;
+use crate::monitor::read_kept;
 use crate::monitor::{Fault, whole};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
@@ -73,7 +73,7 @@ pub(super) fn run(args: &ExpireArgs) -> ExitCode {
 }
 
 fn expire(args: &ExpireArgs) -> Result<Expired, Fault> {
-    let mut kept = Kept::read(&args.file)?;
+    let mut kept = read_kept(&args.file)?;
     let all = kept.baselines.values().flat_map(|tasks| tasks.values());
     let newest_ms = all.filter_map(|approved| approved.last_used_ms()).max();
     let from_ms = args.as_of.map(Timestamp::as_millisecond).or(newest_ms);

@@ -13,7 +13,8 @@ use crate::cli::bundle::node::field;
 use crate::cli::{Format, exit};
 use crate::monitor::Fault;
 use crate::monitor::config::Config;
-use crate::monitor::kept::Kept;
+use crate::monitor::read_kept;
+use cardea_core::behavior::Kept;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -57,7 +58,7 @@ pub(super) fn run(args: &ShowArgs) -> ExitCode {
 }
 
 fn show(args: &ShowArgs) -> Result<(), Fault> {
-    let kept = Kept::read(&args.file)?;
+    let kept = read_kept(&args.file)?;
     let rules = match &args.config {
         Some(path) => Config::read(path)?.rules,
         None => Rules::default(),

@@ -4,18 +4,17 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cardea_core::behavior::Response;
+use cardea_core::behavior::{Kept, Response};
 use clap::Args;
 
 use super::Progress;
 use crate::cli::exit;
 use crate::monitor::attempts::Attempts;
 use crate::monitor::config::Config;
-use crate::monitor::kept::Kept;
 use crate::monitor::learn::Learner;
 use crate::monitor::score::Scorer;
 use crate::monitor::whole;
-use crate::monitor::{Fault, fresh_key};
+use crate::monitor::{Fault, fresh_key, read_kept};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -63,7 +62,7 @@ fn learn(args: &LearnArgs) -> Result<String, Fault> {
     let config = Config::read(&args.config)?;
     let (kept, mut older) = match &args.onto {
         Some(path) => {
-            let mut kept = Kept::read(path)?;
+            let mut kept = read_kept(path)?;
             let key = fresh_key()?;
             let older = Scorer::new(&config, key.clone(), kept.compile(&key, &config.rules), None);
             kept.version = kept.version.saturating_add(1);

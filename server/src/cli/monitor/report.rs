@@ -11,8 +11,8 @@ use crate::cli::exit;
 use crate::cli::watch::printable;
 use crate::monitor::attempts::Attempts;
 use crate::monitor::config::Config;
-use crate::monitor::kept::Kept;
 use crate::monitor::lines::Lines;
+use crate::monitor::read_kept;
 use crate::monitor::report::{Choice, Pairs, Report};
 use crate::monitor::{Fault, whole};
 
@@ -68,7 +68,7 @@ pub(super) fn run(args: &ReportArgs) -> ExitCode {
 
 fn report(args: &ReportArgs) -> Result<String, Fault> {
     let config = Config::read(&args.config)?;
-    let kept = Kept::read(&args.baseline)?;
+    let kept = read_kept(&args.baseline)?;
     let choice = Choice { identity: args.identity.clone(), task: args.task.clone() };
     let mut report = Report::new(&config, &kept, choice);
     let mut progress = Progress::new("read");

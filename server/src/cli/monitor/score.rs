@@ -12,9 +12,8 @@ use crate::cli::exit;
 use crate::monitor::attempts::Attempts;
 use crate::monitor::config::Config;
 use crate::monitor::declared::Declared;
-use crate::monitor::kept::Kept;
 use crate::monitor::score::Scorer;
-use crate::monitor::{Fault, fresh_key};
+use crate::monitor::{Fault, fresh_key, read_kept};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -73,7 +72,7 @@ pub(super) fn run(args: &ScoreArgs) -> ExitCode {
 fn score(args: &ScoreArgs, mut out: impl Write) -> Result<u64, End> {
     let config = Config::read(&args.config)?;
     let key = fresh_key()?;
-    let baselines = Kept::read(&args.baseline)?.compile(&key, &config.rules);
+    let baselines = read_kept(&args.baseline)?.compile(&key, &config.rules);
     let declared = args.tasks.as_deref().map(Declared::read).transpose()?;
     let mut scorer = Scorer::new(&config, key, baselines, declared);
     let mut progress = Progress::new("scored");

@@ -89,7 +89,7 @@ fn what_a_session_did_is_kept_when_it_is_evicted_and_when_the_process_ends() {
     let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
     let node = Node::start(dir.path(), 1);
     open(&node.state, &snapshot, "s", at(0));
-    node.state.note(&attempt(&snapshot, "a", "s", None), Decision::Deny, at(7));
+    node.state.note(&attempt(&snapshot, "a", "s", None), Decision::Deny, None, at(7));
     for other in 0..100 {
         open(&node.state, &snapshot, &format!("other{other}"), at(1));
     }
@@ -97,7 +97,7 @@ fn what_a_session_did_is_kept_when_it_is_evicted_and_when_the_process_ends() {
     assert!(node.state.sessions.get("s").is_none());
     let behavior = known(&node.state, "s").1;
     assert_eq!((behavior.attempts, behavior.denials, behavior.last_seen_ms), (1, 1, 7));
-    node.state.note(&attempt(&snapshot, "a", "s", None), Decision::Allow, at(9));
+    node.state.note(&attempt(&snapshot, "a", "s", None), Decision::Allow, None, at(9));
     node.state.snapshot();
     node.stop();
     let node = Node::start(dir.path(), 1);

@@ -139,6 +139,7 @@ pub(super) fn compiled(policies: &[String], entities: &Entities, skip: bool) -> 
         toml::from_str(if skip { "name = \"t\"\non_policy_error = \"skip\"" } else { "name = \"t\"" })
             .unwrap();
     Snapshot::given(SnapshotParts {
+        baselines: None,
         settings,
         digest: SmolStr::default(),
         policies: written(policies).1,

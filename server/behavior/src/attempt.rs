@@ -2,6 +2,10 @@
 
 use super::baseline::Baseline;
 use super::class::ActionClass;
+use super::fingerprint::reference_name;
+
+/// Most targets, and most references, of one attempt that are looked at; more than that deviates anyway.
+pub const NAMES_MAX: usize = 256;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,4 +63,22 @@ impl<'a> Baselines<'a> {
     pub(super) fn narrowest(&self, names_task: bool) -> Option<&'a Baseline> {
         if names_task { self.task } else { self.task.or(self.identity) }
     }
+}
+
+/// The names in an argument that holds several, separated by commas or as a JSON list. Some agents write lists in the
+/// mark-up of their model; a tag is no name.
+pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let pieces = text.split([',', '[', ']', '\n']).map(|piece| piece.trim_matches([' ', '"', '\'']));
+    pieces.filter(|piece| !(piece.starts_with('<') && piece.ends_with('>')))
+}
+
+/// Whether what an argument names is a target: not nothing, nor a part of a text that holds addresses, which the
+/// references hold whole.
+#[must_use]
+pub fn is_target(name: &str, references: &[&str]) -> bool {
+    let is_reference = || {
+        let short = reference_name(name);
+        references.iter().any(|reference| reference_name(reference).eq_ignore_ascii_case(short))
+    };
+    !name.is_empty() && (references.is_empty() || !name.contains('@') || is_reference())
 }

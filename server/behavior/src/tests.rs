@@ -7,9 +7,8 @@ use proptest::prelude::*;
 use super::approved::Merge;
 use super::evidence::{Subject, evidence};
 use super::*;
-use crate::time::Now;
 
-const NOW: Now = Now { mono_ns: 0, wall_ms: 1_000 };
+const NOW_MS: i64 = 1_000;
 
 fn key() -> Key {
     Key::new([9; 16])
@@ -67,7 +66,7 @@ fn what_was_approved_does_not_deviate() {
         let deviation = compare(&rules, &key, &observed, &baselines, &session);
         assert!(deviation.flags.is_empty(), "{:?}", deviation.flags.iter().collect::<Vec<_>>());
         assert_eq!((deviation.assessment, deviation.response), (Assessment::None, Response::Allow));
-        session.note(&deviation, true, NOW);
+        session.note(&deviation, true, NOW_MS);
     }
     assert!(task.bytes() < 4096, "{}", task.bytes());
 }
@@ -206,7 +205,7 @@ fn a_flagged_pair_is_flagged_a_thousand_times() {
         let deviation = compare(&rules, &key, &stranger, &baselines, &session);
         assert!(deviation.flags.has(Flag::NewReference) && deviation.response == Response::Deny, "at {at}");
         assert_eq!(deviation.flags.has(Flag::Again), at > 0);
-        session.note(&deviation, true, Now { wall_ms: at, ..NOW });
+        session.note(&deviation, true, at);
     }
     assert_eq!((session.deviations(), session.incidents()), (1000, 1));
 }
@@ -391,13 +390,13 @@ proptest! {
             let mut again = SessionBehavior::default();
             if let Some(previous) = previous {
                 let action = Observed { action: ACTIONS[previous], ..Observed::default() };
-                again.note(&compare(&rules, &fresh, &action, &baselines, &again), true, NOW);
+                again.note(&compare(&rules, &fresh, &action, &baselines, &again), true, NOW_MS);
             }
             let other = compare(&rules, &fresh, &observed, &baselines, &again);
             // The session of the other key was told nothing yet.
             let said = |d: &Deviation| d.flags.iter().filter(|flag| *flag != Flag::Again).collect::<Vec<_>>();
             prop_assert_eq!((said(&found), found.assessment, found.response), (said(&other), other.assessment, other.response));
-            session.note(&found, true, NOW);
+            session.note(&found, true, NOW_MS);
             previous = Some(call.action);
         }
     }

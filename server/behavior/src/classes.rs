@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use cardea_core::behavior::ActionClass;
 use serde::Deserialize;
+
+use super::class::ActionClass;
 
 /// Patterns for each class. The pattern with the most plain characters that fits an action decides; of two of the same
 /// length the one of the stricter class. An action that none fits has the default.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Classes {
     /// Of actions that no pattern fits.
     #[serde(default)]

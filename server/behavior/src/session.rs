@@ -2,7 +2,6 @@
 
 use super::deviation::{Assessment, Deviation, Flag};
 use super::fingerprint::Fingerprint;
-use crate::time::Now;
 
 /// After this time the risk of a session has halved, in milliseconds.
 const RISK_HALF_LIFE_MS: u64 = 60_000;
@@ -12,7 +11,7 @@ const TOLD_MAX: usize = 8;
 const RISK_MAX: u32 = 1_000_000;
 
 /// See the module. It orders actions and counts; INVARIANT (never habitual): it never makes anything look approved.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionBehavior {
     /// The action that was last allowed.
     pub(super) last_action: Option<Fingerprint>,
@@ -34,9 +33,15 @@ pub struct SessionBehavior {
 }
 
 impl SessionBehavior {
-    /// Notes an attempt after its verdict. What was not allowed did not happen: it is no action that another comes after.
-    pub fn note(&mut self, deviation: &Deviation, is_allowed: bool, now: Now) {
-        self.first_seen_ms.get_or_insert(now.wall_ms);
+    /// One whose attempts were not compared so far: only what it was last allowed is known.
+    #[must_use]
+    pub fn after(action: Fingerprint) -> Self {
+        Self { last_action: Some(action), ..Self::default() }
+    }
+
+    /// Notes an attempt after its verdict, at this time in Unix milliseconds. What was not allowed did not happen: it is no action that another comes after.
+    pub fn note(&mut self, deviation: &Deviation, is_allowed: bool, now_ms: i64) {
+        self.first_seen_ms.get_or_insert(now_ms);
         self.attempts = self.attempts.saturating_add(1);
         self.network = self.network.or(deviation.network);
         if is_allowed {
@@ -61,8 +66,8 @@ impl SessionBehavior {
             Assessment::Abuse => 50,
         };
         self.deviations = self.deviations.saturating_add(u32::from(deviation.assessment != Assessment::None));
-        self.risk = self.risk_milli(now).saturating_add(weight * 1000).min(RISK_MAX);
-        self.risk_at_ms = self.risk_at_ms.max(now.wall_ms);
+        self.risk = self.risk_milli(now_ms).saturating_add(weight * 1000).min(RISK_MAX);
+        self.risk_at_ms = self.risk_at_ms.max(now_ms);
     }
 
     /// Attempts so far.
@@ -108,13 +113,13 @@ impl SessionBehavior {
     /// What its deviations weigh by now: 50 for abuse, 10 for a change of workflow, 1 for a new transition, halved every
     /// minute; at most 1,000.
     #[must_use]
-    pub fn risk(&self, now: Now) -> u32 {
-        self.risk_milli(now) / 1000
+    pub fn risk(&self, now_ms: i64) -> u32 {
+        self.risk_milli(now_ms) / 1000
     }
 
     /// Halves by shifting, and linearly between two halvings: integers give the same on every node.
-    fn risk_milli(&self, now: Now) -> u32 {
-        let elapsed_ms = u64::try_from(now.wall_ms.saturating_sub(self.risk_at_ms)).unwrap_or(0);
+    fn risk_milli(&self, now_ms: i64) -> u32 {
+        let elapsed_ms = u64::try_from(now_ms.saturating_sub(self.risk_at_ms)).unwrap_or(0);
         let halvings = elapsed_ms / RISK_HALF_LIFE_MS;
         let Some(halved) = u32::try_from(halvings).ok().and_then(|by| self.risk.checked_shr(by)) else {
             return 0;
@@ -135,16 +140,15 @@ mod tests {
 
     #[test]
     fn risk_halves_every_minute_and_never_rises_by_itself() {
-        let at = |wall_ms| Now { mono_ns: 0, wall_ms };
         let mut session = SessionBehavior::default();
-        session.note(&Deviation { assessment: Assessment::Abuse, ..Deviation::default() }, false, at(0));
-        assert_eq!([0, 30_000, 60_000, 120_000].map(|ms| session.risk(at(ms))), [50, 37, 25, 12]);
+        session.note(&Deviation { assessment: Assessment::Abuse, ..Deviation::default() }, false, 0);
+        assert_eq!([0, 30_000, 60_000, 120_000].map(|ms| session.risk(ms)), [50, 37, 25, 12]);
         let mut last = u32::MAX;
         for ms in (0..4_000_000).step_by(997) {
-            let risk = session.risk(at(ms));
+            let risk = session.risk(ms);
             assert!(risk <= last);
             last = risk;
         }
-        assert_eq!(session.risk(at(i64::MAX)), 0);
+        assert_eq!(session.risk(i64::MAX), 0);
     }
 }

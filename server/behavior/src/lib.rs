@@ -1,6 +1,6 @@
 //! Behaviour: what an identity does, compared with what was approved, while it can still be stopped.
 //!
-//! [`Approved`] is what approved runs did, as plain data; [`Baseline`] is the same compiled for looking up, immutable;
+//! [`Approved`] is what approved runs did, as plain data, kept in a file ([`Kept`]); [`Baseline`] is the same compiled for looking up, immutable;
 //! [`SessionBehavior`] is what one session did so far; [`compare`](compare::compare) says how an attempt deviates and
 //! [`BurstDetector`] how unusual its rate is. Evidence in words is made by [`evidence::evidence`], only when somebody asks.
 //!
@@ -15,10 +15,12 @@ pub mod attempt;
 pub mod baseline;
 pub mod burst;
 pub mod class;
+pub mod classes;
 pub mod compare;
 pub mod deviation;
 pub mod evidence;
 pub mod fingerprint;
+pub mod kept;
 pub mod rules;
 pub mod session;
 
@@ -27,9 +29,11 @@ pub use attempt::{Baselines, Observed, Scope};
 pub use baseline::Baseline;
 pub use burst::BurstDetector;
 pub use class::ActionClass;
+pub use classes::Classes;
 pub use compare::compare;
 pub use deviation::{Assessment, Deviation, Flag, Flags, Response};
 pub use fingerprint::{Fingerprint, Key};
+pub use kept::Kept;
 pub use rules::Rules;
 pub use session::SessionBehavior;
 

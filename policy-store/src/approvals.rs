@@ -1,0 +1,145 @@
+//! What a bundle says of behaviour: what was approved (`baselines.json`), and how attempts are read and judged (`[behavior]`).
+//!
+//! Compiled with the bundle, so one snapshot has one of them. Identities are found by entity, never by a bare id: an approval for
+//! `Agent::"x"` says nothing of `User::"x"`. Limits: those of [`cardea_behavior::kept`], and of any file of a bundle.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use ahash::AHashMap;
+use cardea_behavior::kept::Identity;
+use cardea_behavior::{ActionClass, Baselines, Classes, Kept, Key, Rules};
+use cedar_policy::EntityUid;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use serde::Deserialize;
+use smol_str::SmolStr;
+
+use crate::engine::Uid;
+use crate::fault::Fault;
+use crate::lint::rules;
+use crate::settings::is_named;
+
+/// `[behavior]`: as in the file that `cardea monitor` reads. Fields are those of an action's `context.request`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BehaviorSettings {
+    /// Whom or what an action is done to, by its id or as `Type::"id"`: the fields that say so. An action that is not named
+    /// here has the resource.
+    pub targets: BTreeMap<SmolStr, Vec<SmolStr>>,
+    /// Fields that hold several names, separated by commas or as a JSON list.
+    pub lists: Vec<SmolStr>,
+    /// Fields that hold external references, texts or sets of texts.
+    pub references: Vec<SmolStr>,
+    /// The field that says where an attempt comes from; empty: none.
+    pub network: SmolStr,
+    /// What kind of thing each action does.
+    pub classes: Classes,
+    /// How deviations are judged. What is answered, policy says.
+    pub rules: Rules,
+}
+
+/// Where an attempt at one action says what.
+#[derive(Clone, Debug, Default)]
+pub struct Monitored {
+    /// What kind of thing it does.
+    pub class: ActionClass,
+    /// The fields that name targets; `None`: the resource is the target.
+    pub targets: Option<Box<[TargetField]>>,
+}
+
+/// A field that names targets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetField {
+    /// Its name.
+    pub name: SmolStr,
+    /// Whether one text in it holds several names.
+    pub is_list: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Approvals {
+    key: Key,
+    identities: AHashMap<Uid, Identity>,
+}
+
+impl BehaviorSettings {
+    pub(crate) fn faults(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        if self.rules.burst_score.is_some() {
+            let message = "bursts are looked for in recorded attempts only: leave out `burst_score`";
+            faults.push(("burst_score", message.to_owned()));
+        }
+        if self.targets.values().any(Vec::is_empty) {
+            let message =
+                "an action in `[behavior.targets]` has no fields; leave it out if its resource is the target";
+            faults.push(("targets", message.to_owned()));
+        }
+        faults
+    }
+
+    /// How attempts at an action are read.
+    pub(crate) fn of_action(&self, action: &Uid) -> Monitored {
+        let field = |name: &SmolStr| TargetField { name: name.clone(), is_list: self.lists.contains(name) };
+        let named = self.targets.iter().find(|(name, _)| is_named(action, name));
+        Monitored {
+            class: self.classes.of(action.id()),
+            targets: named.map(|(_, fields)| fields.iter().map(field).collect()),
+        }
+    }
+}
+
+impl Approvals {
+    /// Compiles what was approved; without a file nothing is.
+    ///
+    /// # Errors
+    /// There is no randomness to draw a key from, or an identity is no entity.
+    pub(crate) fn compile(kept: Option<&Kept>, rules: &Rules) -> Result<Self, Fault> {
+        let key = key()?;
+        let compiled = kept.map(|kept| kept.compile(&key, rules).into_identities()).unwrap_or_default();
+        let identities: Result<_, Fault> = compiled
+            .into_iter()
+            .map(|(name, identity)| match identity_uid(&name) {
+                Some(uid) => Ok((uid, identity)),
+                None => Err(no_entity(&name)),
+            })
+            .collect();
+        Ok(Self { key, identities: identities? })
+    }
+
+    /// The key that everything in it is fingerprinted with.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// What was approved for an identity in a task.
+    #[must_use]
+    pub fn of(&self, identity: &Uid, task: Option<&str>) -> Baselines<'_> {
+        self.identities.get(identity).map(|identity| identity.baselines(task)).unwrap_or_default()
+    }
+}
+
+/// The entity that a file of baselines names, written as `Type::"id"`.
+pub(crate) fn identity_uid(name: &str) -> Option<Uid> {
+    name.parse::<EntityUid>().ok().map(|uid| Uid::from(&uid))
+}
+
+fn no_entity(name: &str) -> Fault {
+    let name: String = name.chars().take(64).collect();
+    Fault::of(&rules::BASELINES_INVALID, "baselines.json", format!("identity `{name}` is no entity"))
+        .help("record principals as `Type::\"id\"`, as policies write them, and learn again")
+}
+
+/// One key for the life of the process, drawn at random and kept nowhere: the fingerprints that sessions remember outlast a bundle, so
+/// that a new bundle makes nobody look as if they had just begun.
+fn key() -> Result<Key, Fault> {
+    static KEY: OnceLock<Key> = OnceLock::new();
+    if let Some(key) = KEY.get() {
+        return Ok(key.clone());
+    }
+    let mut random = [0; 16];
+    let drawn = SystemRandom::new().fill(&mut random);
+    drawn.map_err(|_unspecified| Fault::new("baselines.json", "the operating system gives no randomness"))?;
+    Ok(KEY.get_or_init(|| Key::new(random)).clone())
+}

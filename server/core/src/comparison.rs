@@ -1,0 +1,221 @@
+//! An attempt compared with what its bundle approved, where a policy reads it.
+//!
+//! Pure: bundle, attempt, facts and time make the comparison, so that another bundle's policies can compare the same attempt anew. Nothing
+//! is allocated for up to [`NAMES_INLINE`] targets and as many references, and no text is built before somebody must be told.
+
+use cardea_behavior::attempt::{NAMES_MAX, is_target, pieces};
+use cardea_behavior::evidence::{Subject, evidence};
+use cardea_behavior::{Assessment, Baselines, Deviation, Flag, Observed, Scope, SessionBehavior, compare};
+use cardea_policy_store::approvals::TargetField;
+use cardea_policy_store::index::PolicyIndex;
+use smallvec::SmallVec;
+use smol_str::SmolStr;
+
+use crate::attempt::Attempt;
+use crate::decide::Question;
+use crate::facts::{Facts, SessionFacts, TaskFacts};
+use crate::reason::ReasonCode;
+use crate::task::Task;
+use crate::time::Now;
+use crate::verdict::{Decision, Deviated, DeviationTold, Verdict};
+
+/// Targets, and references, that are compared without allocating; measured agents name one to five.
+pub const NAMES_INLINE: usize = 8;
+
+type Names<'s> = SmallVec<[&'s str; NAMES_INLINE]>;
+
+/// What comparing came to, as policies read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Comparison {
+    /// How the attempt deviates.
+    pub deviation: Deviation,
+    /// Deviations of the session before it.
+    pub deviations: u32,
+    /// What they weigh by now.
+    pub risk: u32,
+}
+
+/// An attempt as the monitor sees it.
+pub(crate) struct Compared<'s> {
+    question: &'s Question<'s>,
+    task: Option<&'s Task>,
+    names_task: bool,
+    is_out_of_window: bool,
+    targets: Names<'s>,
+    references: Names<'s>,
+    network: &'s str,
+    token_age_s: Option<u64>,
+    baselines: Baselines<'s>,
+    session: SessionBehavior,
+    pub(crate) comparison: Comparison,
+}
+
+impl<'s> Compared<'s> {
+    /// Compares, if a candidate reads what comes of it. Where values are told, nothing is compared.
+    pub(crate) fn of(question: &'s Question<'s>, facts: &'s Facts, now: Now) -> Option<Self> {
+        let is_told = matches!(facts.session, SessionFacts::Told(_));
+        (question.needs().compares() && !is_told).then(|| Self::new(question, facts, now))
+    }
+
+    fn new(question: &'s Question<'s>, facts: &'s Facts, now: Now) -> Self {
+        let (attempt, snapshot) = (question.attempt(), question.snapshot());
+        let settings = &snapshot.settings().behavior;
+        let task = facts.task(facts.session.session());
+        let references = texts(attempt, settings.references.iter().map(SmolStr::as_str));
+        let mut compared = Self {
+            question,
+            task,
+            names_task: match facts.task {
+                TaskFacts::OfSession => task.is_some(),
+                TaskFacts::Approved(..) | TaskFacts::Unknown => true,
+            },
+            is_out_of_window: task.is_some_and(|task| !task.is_active(now)),
+            targets: targets(attempt, &references),
+            references,
+            network: attempt.request.texts(&settings.network).next().unwrap_or_default(),
+            token_age_s: token_age_s(attempt, now),
+            baselines: snapshot.approvals().of(&attempt.principal, task.map(|task| task.id.as_str())),
+            session: SessionBehavior::default(),
+            comparison: Comparison::default(),
+        };
+        compared.session = compared.so_far(facts);
+        compared.comparison = Comparison {
+            deviation: compared.deviation(false),
+            deviations: compared.session.deviations(),
+            risk: compared.session.risk(now.wall_ms),
+        };
+        compared
+    }
+
+    /// What the session did, as far as its attempts were compared; of one whose attempts were not, the action before.
+    fn so_far(&self, facts: &Facts) -> SessionBehavior {
+        let known = facts.monitored.filter(|monitored| monitored.attempts() > 0);
+        known.unwrap_or_else(|| match facts.previous_action() {
+            Some(action) => SessionBehavior::after(self.question.snapshot().approvals().key().text(action)),
+            None => SessionBehavior::default(),
+        })
+    }
+
+    fn observed(&self, is_denied: bool) -> Observed<'_> {
+        let attempt = self.question.attempt();
+        let covers = |task: &Task| task.covers(&attempt.action.uid, &attempt.resource);
+        Observed {
+            action: attempt.action.uid.id(),
+            class: attempt.action.monitored().class,
+            targets: &self.targets,
+            references: &self.references,
+            network: self.network,
+            token_age_s: self.token_age_s,
+            is_denied,
+            names_task: self.names_task,
+            // A task that nobody knows was declared for nothing.
+            scope: match self.task {
+                Some(task) if covers(task) => Scope::Inside,
+                None if !self.names_task => Scope::Undeclared,
+                Some(_) | None => Scope::Outside,
+            },
+            is_out_of_window: self.is_out_of_window,
+            purpose: self.task.map(|task| task.purpose.as_str()).unwrap_or_default(),
+            burst_score: 0.0,
+        }
+    }
+
+    fn deviation(&self, is_denied: bool) -> Deviation {
+        let snapshot = self.question.snapshot();
+        let (rules, key) = (&snapshot.settings().behavior.rules, snapshot.approvals().key());
+        compare(rules, key, &self.observed(is_denied), &self.baselines, &self.session)
+    }
+
+    /// Says in the verdict how the attempt deviated; in words, unless it is a plain allow of what does not deviate.
+    pub(crate) fn tell(&self, verdict: &mut Verdict) {
+        if !verdict.asked {
+            return;
+        }
+        let is_denied = denies_by_itself(self.question, verdict);
+        let deviation = if is_denied { self.deviation(true) } else { self.comparison.deviation };
+        let is_plain = verdict.decision == Decision::Allow && deviation.assessment == Assessment::None;
+        let told = (!is_plain).then(|| Box::new(self.words(&deviation, is_denied)));
+        verdict.deviated = Some(Deviated { read: self.comparison, deviation, told });
+    }
+
+    fn words(&self, deviation: &Deviation, is_denied: bool) -> DeviationTold {
+        let principal = self.question.attempt().principal.to_string();
+        let task = self.task.map(|task| task.id.as_str()).unwrap_or_default();
+        let subject = Subject { principal: &principal, task };
+        let baseline = self.baselines.task.or(self.baselines.identity);
+        DeviationTold {
+            evidence: evidence(deviation, subject, &self.observed(is_denied), &self.baselines),
+            baseline: baseline.map(|baseline| baseline.version().into()).unwrap_or_default(),
+        }
+    }
+}
+
+impl Comparison {
+    /// Whether a flag is set.
+    #[must_use]
+    pub const fn has(&self, flag: Flag) -> bool {
+        self.deviation.flags.has(flag)
+    }
+}
+
+/// Whether policies deny that read nothing of the comparison: then the denial itself is evidence.
+fn denies_by_itself(question: &Question<'_>, verdict: &Verdict) -> bool {
+    let snapshot = question.snapshot();
+    let action = &question.attempt().action;
+    let compares = |index: &PolicyIndex| snapshot.needs(&[*index], action).compares();
+    let candidates = || question.candidates().iter().flatten();
+    let permits = |index: &&PolicyIndex| snapshot.policy(**index).is_some_and(|policy| !policy.forbids);
+    verdict.decision == Decision::Deny
+        && verdict.reasons.iter().any(|reason| match reason.policy {
+            Some(policy) => !compares(&policy),
+            None => reason.code == ReasonCode::NoPermit && !candidates().filter(permits).any(compares),
+        })
+}
+
+fn targets<'s>(attempt: &'s Attempt, references: &[&str]) -> Names<'s> {
+    let Some(fields) = &attempt.action.monitored().targets else {
+        return SmallVec::from_slice(&[attempt.resource.id()]);
+    };
+    let mut found = Names::new();
+    for TargetField { name, is_list } in fields {
+        for text in attempt.request.texts(name) {
+            if *is_list {
+                found.extend(pieces(text));
+            } else {
+                found.push(text);
+            }
+        }
+    }
+    found.retain(|target| is_target(target, references));
+    found.truncate(NAMES_MAX);
+    found
+}
+
+fn texts<'s>(attempt: &'s Attempt, fields: impl Iterator<Item = &'s str>) -> Names<'s> {
+    fields.flat_map(|field| attempt.request.texts(field)).take(NAMES_MAX).collect()
+}
+
+/// A token of unknown age counts as brand-new.
+fn token_age_s(attempt: &Attempt, now: Now) -> Option<u64> {
+    let token = attempt.token.as_deref()?;
+    let age_s = token.issued_ms.map_or(0, |issued| now.since_s(issued));
+    Some(u64::try_from(age_s).unwrap_or(0))
+}
+
+impl Facts {
+    /// The action that the session was last allowed.
+    fn previous_action(&self) -> Option<&str> {
+        let behavior = match &self.session {
+            SessionFacts::Known(_, behavior) => behavior,
+            SessionFacts::Unknown
+            | SessionFacts::Revoked
+            | SessionFacts::Untellable
+            | SessionFacts::Unreadable
+            | SessionFacts::Told(_) => return None,
+        };
+        Some(behavior.previous_action.as_str()).filter(|action| !action.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests;
