@@ -226,3 +226,21 @@ fn the_check_names_what_cannot_be_read_and_what_nobody_looks_up() -> Result<()> 
     assert!(broken.stderr.contains("baselines-invalid"), "{}", broken.stderr);
     Ok(())
 }
+
+#[test]
+fn the_example_is_what_is_learned_from_its_approved_attempts_and_its_stories_hold() -> Result<()> {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/approved");
+    let text = |path: &Path| path.display().to_string();
+    let beside = tempfile::tempdir()?;
+    let (out, learned) = (beside.path().join("baselines.json"), example.join("learned"));
+    let (attempts, config) = (text(&learned.join("approved.jsonl")), text(&learned.join("monitor.toml")));
+    let words =
+        ["monitor", "learn", "--attempts", &attempts, "--config", &config, "--approved-by", "ann", "--out"];
+    let words: Vec<String> = words.into_iter().map(str::to_owned).chain([text(&out)]).collect();
+    let done = run_cardea(&words, b"")?;
+    ensure!(done.code == Some(0), "{}", done.stderr);
+    assert_eq!(fs::read(out)?, fs::read(example.join("baselines.json"))?);
+    let stories = run_cardea(&["bundle", "test", &text(&example)], b"")?;
+    assert_eq!(stories.code, Some(0), "{}{}", stories.stdout, stories.stderr);
+    Ok(())
+}

@@ -72,7 +72,7 @@ fn the_clean_bundle_is_clean_and_summed_up() {
 
 #[test]
 fn the_examples_are_clean() {
-    for name in ["../examples/agents", "../tests/bundles/web"] {
+    for name in ["../examples/agents", "../examples/approved", "../tests/bundles/web"] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
         let report = check(&load::read_directory(&dir).unwrap());
         let shown: Vec<String> =

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use smol_str::{SmolStr, ToSmolStr};
 
-use super::attempt::Observed;
+use super::attempt::{NAMES_BEYOND, Observed};
 use super::fingerprint::{reference_name, target_name};
 
 /// Most names of one baseline. An identity of the largest measured data set has 1,100.
@@ -114,7 +114,9 @@ impl Approved {
         if let Some(after) = slot(&mut self.transitions, step.previous, &mut room) {
             put(after, action, seen, &mut room);
         }
-        for reference in references {
+        let is_known = |name: &&&str| **name != NAMES_BEYOND;
+        room.left_out += u64::from(targets.iter().chain(references).any(|name| *name == NAMES_BEYOND));
+        for reference in references.iter().filter(is_known) {
             // Case does not matter for references, so one spelling is kept.
             let name = reference_name(reference).to_ascii_lowercase();
             put(&mut self.references, &name, seen, &mut room);
@@ -125,7 +127,7 @@ impl Approved {
         if let Some(done) = slot(&mut self.actions, action, &mut room) {
             done.seen.join(seen, Merge::SameRun);
             done.bare |= names_nothing(targets, references);
-            for target in own_targets(targets, references) {
+            for target in own_targets(targets, references).filter(|target| *target != NAMES_BEYOND) {
                 put(&mut done.targets, target, seen, &mut room);
             }
         }

@@ -4,8 +4,10 @@ use super::baseline::Baseline;
 use super::class::ActionClass;
 use super::fingerprint::reference_name;
 
-/// Most targets, and most references, of one attempt that are looked at; more than that deviates anyway.
+/// Most targets, and most references, of one attempt that are looked at.
 pub const NAMES_MAX: usize = 256;
+/// Stands for all names beyond [`NAMES_MAX`]. It is never approved, so that nobody hides a name behind many known ones.
+pub const NAMES_BEYOND: &str = "more names than are looked at\u{1}";
 
 /// See the module.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,6 +65,12 @@ impl<'a> Baselines<'a> {
     pub(super) fn narrowest(&self, names_task: bool) -> Option<&'a Baseline> {
         if names_task { self.task } else { self.task.or(self.identity) }
     }
+}
+
+/// At most [`NAMES_MAX`] names, and [`NAMES_BEYOND`] if there are more.
+pub fn bounded<'a>(names: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+    let numbered = names.take(NAMES_MAX + 1).enumerate();
+    numbered.map(|(at, name)| if at < NAMES_MAX { name } else { NAMES_BEYOND })
 }
 
 /// The names in an argument that holds several, separated by commas or as a JSON list. Some agents write lists in the

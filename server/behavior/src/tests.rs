@@ -440,3 +440,25 @@ fn a_tick_that_falls_back_counts_as_the_latest() {
         assert!(score.is_finite() && score >= 0.0, "{tick}: {score}");
     }
 }
+
+#[test]
+fn nobody_hides_a_name_behind_many_known_ones() {
+    let known = vec!["a@ours.io"; attempt::NAMES_MAX];
+    let many: Vec<&str> = known.iter().copied().chain(["mallory"]).collect();
+    let (all, more): (Vec<&str>, Vec<&str>) =
+        (attempt::bounded(known.into_iter()).collect(), attempt::bounded(many.into_iter()).collect());
+    assert_eq!((all.len(), more.len()), (attempt::NAMES_MAX, attempt::NAMES_MAX + 1));
+    assert!(!judged(8, &send(&all, &["a@ours.io"])).flags.has(Flag::UnexpectedTarget));
+    for hiding in [send(&more, &["a@ours.io"]), send(&[], &more)] {
+        assert_eq!(judged(8, &hiding).assessment, Assessment::Abuse);
+        // Nor is it learned.
+        let mut approved = mailing(8);
+        (0..8).for_each(|at_ms| approved.learn([Step { observed: hiding, previous: "", at_ms }]));
+        assert_eq!(approved.left_out, 8);
+        let (rules, key) = (Rules::default(), key());
+        let task = Baseline::compile("v1", &approved, &key, &rules);
+        let baselines = Baselines { task: Some(&task), identity: Some(&task) };
+        let deviation = compare(&rules, &key, &hiding, &baselines, &SessionBehavior::default());
+        assert_eq!(deviation.assessment, Assessment::Abuse);
+    }
+}

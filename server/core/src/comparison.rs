@@ -3,7 +3,7 @@
 //! Pure: bundle, attempt, facts and time make the comparison, so that another bundle's policies can compare the same attempt anew. Nothing
 //! is allocated for up to [`NAMES_INLINE`] targets and as many references, and no text is built before somebody must be told.
 
-use cardea_behavior::attempt::{NAMES_MAX, is_target, pieces};
+use cardea_behavior::attempt::{bounded, is_target, pieces};
 use cardea_behavior::evidence::{Subject, evidence};
 use cardea_behavior::{Assessment, Baselines, Deviation, Flag, Observed, Scope, SessionBehavior, compare};
 use cardea_policy_store::approvals::TargetField;
@@ -176,23 +176,18 @@ fn targets<'s>(attempt: &'s Attempt, references: &[&str]) -> Names<'s> {
     let Some(fields) = &attempt.action.monitored().targets else {
         return SmallVec::from_slice(&[attempt.resource.id()]);
     };
-    let mut found = Names::new();
-    for TargetField { name, is_list } in fields {
-        for text in attempt.request.texts(name) {
-            if *is_list {
-                found.extend(pieces(text));
-            } else {
-                found.push(text);
-            }
-        }
-    }
-    found.retain(|target| is_target(target, references));
-    found.truncate(NAMES_MAX);
-    found
+    let in_field = |TargetField { name, is_list }: &'s TargetField| {
+        attempt.request.texts(name).flat_map(move |text| {
+            let (one, several) = if *is_list { (None, Some(pieces(text))) } else { (Some(text), None) };
+            one.into_iter().chain(several.into_iter().flatten())
+        })
+    };
+    let named = fields.iter().flat_map(in_field).filter(|target| is_target(target, references));
+    bounded(named).collect()
 }
 
 fn texts<'s>(attempt: &'s Attempt, fields: impl Iterator<Item = &'s str>) -> Names<'s> {
-    fields.flat_map(|field| attempt.request.texts(field)).take(NAMES_MAX).collect()
+    bounded(fields.flat_map(|field| attempt.request.texts(field))).collect()
 }
 
 /// A token of unknown age counts as brand-new.

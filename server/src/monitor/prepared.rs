@@ -1,6 +1,6 @@
 //! A recorded attempt as the monitor sees it: what its configuration says is the task, the targets, the references.
 
-use cardea_core::behavior::attempt::{NAMES_MAX, is_target, pieces};
+use cardea_core::behavior::attempt::{bounded, is_target, pieces};
 use cardea_core::behavior::{ActionClass, Observed, Scope};
 use serde_json::Value;
 
@@ -21,12 +21,11 @@ impl<'r> Prepared<'r> {
     #[must_use]
     pub fn new(config: &Config, recorded: &'r Recorded) -> Self {
         let references: Vec<&str> = match recorded.context.get(&config.attempts.references) {
-            Some(Value::Array(list)) => list.iter().filter_map(Value::as_str).take(NAMES_MAX).collect(),
+            Some(Value::Array(list)) => bounded(list.iter().filter_map(Value::as_str)).collect(),
             _ => Vec::new(),
         };
-        let mut targets = named_targets(config, recorded);
-        targets.retain(|target| is_target(target, &references));
-        targets.truncate(NAMES_MAX);
+        let named = named_targets(config, recorded).into_iter();
+        let targets = bounded(named.filter(|target| is_target(target, &references))).collect();
         Self { recorded, class: config.classes.of(&recorded.action), targets, references }
     }
 
