@@ -408,7 +408,7 @@ async fn operators_see_streams_and_holds_and_watch_what_changes() -> Result<()> 
     assert_eq!((&all["streams"][0]["holds"], &all["streams"][0]["not_allowed"]), (&3.into(), &3.into()));
     let one = list(&["--stream", "1", "--limit", "2"]).await?;
     let text = String::from_utf8(one.stdout)?;
-    for says in ["gate", "connected", "Agent::biller", "session s revoked", "there are more: --after 2"] {
+    for says in ["gate", "connected", "Agent::\"biller\"", "session s revoked", "there are more: --after 2"] {
         assert!(text.contains(says), "no `{says}` in:\n{text}");
     }
     let none = list(&["--stream", "99"]).await?;
