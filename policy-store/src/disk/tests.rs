@@ -19,15 +19,26 @@ fn install(disk: &mut Disk, revision: u64) {
     disk.prune(2, &[]);
 }
 
+/// A process that another test starts has the locks of this one until it has become the other program.
+fn opened(dir: &Path) -> Result<Disk, DiskError> {
+    for _ in 0..500 {
+        match Disk::open(dir) {
+            Err(DiskError::Locked(_)) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            opened => return opened,
+        }
+    }
+    Disk::open(dir)
+}
+
 #[test]
 fn what_is_in_force_is_there_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let mut disk = Disk::open(dir.path()).unwrap();
+    let mut disk = opened(dir.path()).unwrap();
     assert_eq!((disk.floor(), disk.in_force()), (0, None));
     install(&mut disk, 3);
     install(&mut disk, 8);
     drop(disk);
-    let disk = Disk::open(dir.path()).unwrap();
+    let disk = opened(dir.path()).unwrap();
     assert_eq!((disk.floor(), disk.in_force()), (8, Some(in_force(8))));
     assert_eq!(disk.read(packed(8).digest()).unwrap().unwrap(), packed(8).bytes());
     assert_eq!(disk.read(Digest::of(b"another")).unwrap(), None);
@@ -36,7 +47,7 @@ fn what_is_in_force_is_there_after_a_restart() {
 #[test]
 fn the_floor_never_falls() {
     let dir = tempfile::tempdir().unwrap();
-    let mut disk = Disk::open(dir.path()).unwrap();
+    let mut disk = opened(dir.path()).unwrap();
     install(&mut disk, 8);
     for not_higher in [0, 7, 8] {
         let offered = InForce { revision: not_higher, ..in_force(8) };
@@ -44,13 +55,13 @@ fn the_floor_never_falls() {
         assert!(matches!(refused, DiskError::BelowFloor { floor: 8, .. }), "{refused}");
     }
     drop(disk);
-    assert_eq!(Disk::open(dir.path()).unwrap().floor(), 8);
+    assert_eq!(opened(dir.path()).unwrap().floor(), 8);
 }
 
 #[test]
 fn the_oldest_make_room_and_what_is_needed_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let mut disk = Disk::open(dir.path()).unwrap();
+    let mut disk = opened(dir.path()).unwrap();
     for revision in 1..=4 {
         disk.keep(&packed(revision)).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -71,7 +82,7 @@ fn a_store_has_one_process() {
 #[test]
 fn a_damaged_state_is_said_and_not_overlooked() {
     let dir = tempfile::tempdir().unwrap();
-    install(&mut Disk::open(dir.path()).unwrap(), 3);
+    install(&mut opened(dir.path()).unwrap(), 3);
     let path = dir.path().join(STATE);
     let good = fs::read_to_string(&path).unwrap();
     for bad in [
@@ -81,7 +92,7 @@ fn a_damaged_state_is_said_and_not_overlooked() {
         &good.replace("\"format\": 1", "\"format\": 2"),
     ] {
         fs::write(&path, bad).unwrap();
-        assert!(matches!(Disk::open(dir.path()), Err(DiskError::Damaged { .. })), "{bad}");
+        assert!(matches!(opened(dir.path()), Err(DiskError::Damaged { .. })), "{bad}");
     }
 }
 
@@ -89,7 +100,7 @@ fn a_damaged_state_is_said_and_not_overlooked() {
 #[test]
 fn installs_and_is_killed() {
     let Some(dir) = std::env::var_os("CARDEA_TEST_KILL_DIR") else { return };
-    let mut disk = Disk::open(Path::new(&dir)).unwrap();
+    let mut disk = opened(Path::new(&dir)).unwrap();
     disk.after = Some(|_step| {
         use std::sync::atomic::{AtomicUsize, Ordering};
         static STEPS: AtomicUsize = AtomicUsize::new(0);
@@ -109,14 +120,14 @@ fn killed_at_each_step_of_an_install_the_store_holds_the_old_or_the_new_bundle_w
     let mut committed = 0;
     for step in 0.. {
         let dir = tempfile::tempdir().unwrap();
-        install(&mut Disk::open(dir.path()).unwrap(), 1);
+        install(&mut opened(dir.path()).unwrap(), 1);
         let child = Command::new(&own)
             .args(["--exact", "disk::tests::installs_and_is_killed"])
             .env("CARDEA_TEST_KILL_DIR", dir.path())
             .env("CARDEA_TEST_KILL_STEP", step.to_string())
             .output()
             .unwrap();
-        let mut disk = Disk::open(dir.path()).unwrap();
+        let mut disk = opened(dir.path()).unwrap();
         let serves = disk.in_force().unwrap();
         let bytes = disk.read(serves.digest).unwrap().expect("what is in force is kept");
         assert_eq!(Packed::from_bytes(bytes).unwrap().unpack().unwrap().manifest.revision, serves.revision);
