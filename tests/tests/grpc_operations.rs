@@ -306,7 +306,8 @@ async fn whoever_listens_is_told_that_the_node_stops_and_holds_up_nothing() -> R
     let (mut cardea, mut clients) = started().await?;
     let mut stream = clients.audit.stream(v1::StreamRecordsRequest::default()).await?.into_inner();
     clients.decide(read("Table::orders")?).await?;
-    let listening = tokio::spawn(async move {
+    let mut listening = JoinSet::new();
+    listening.spawn(async move {
         loop {
             match stream.message().await {
                 Ok(Some(_batch)) => {}
@@ -318,7 +319,8 @@ async fn whoever_listens_is_told_that_the_node_stops_and_holds_up_nothing() -> R
     // Well within the time that connections are given to end.
     let stopped = tokio::time::timeout(Duration::from_secs(10), cardea.process.terminate()).await;
     assert!(stopped.context("the stream held up the end")??.success());
-    assert!(listening.await?.starts_with("the node is stopping"));
+    let heard = listening.join_next().await.context("nobody listened")??;
+    assert!(heard.starts_with("the node is stopping"), "{heard}");
     Ok(())
 }
 

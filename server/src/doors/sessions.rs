@@ -385,7 +385,14 @@ fn of_parent(fault: &OpenFault) -> Status {
         OpenFault::Unknown(id) => {
             Status::not_found(format!("the parent session `{id}` is not known to this node; open it first"))
         }
-        _ => refuse(fault),
+        OpenFault::Exists(_)
+        | OpenFault::HasTask(_)
+        | OpenFault::TooDeep(_)
+        | OpenFault::TooMuch
+        | OpenFault::RevocationsFull
+        | OpenFault::SessionsFull(_)
+        | OpenFault::TableFull(_)
+        | OpenFault::Disk(_) => refuse(fault),
     }
 }
 

@@ -1,8 +1,8 @@
 //! A report for people: what was found in scored attempts, as one page that needs nothing else.
 //!
 //! Attempts are counted as they are read; what is held does not grow with the file beyond [`IDENTITIES_MAX`] identities, the limits
-//! of [`cases`] and [`calls`], and [`SESSIONS_MAX`] sessions. The same files give the same bytes. INVARIANT (escaped): every text from
-//! outside reaches the page through [`html::Html::text`]; markup comes from literals alone.
+//! of `cases.rs` and `calls.rs`, and `SESSIONS_MAX` sessions. The same files give the same bytes. INVARIANT (escaped): every text from
+//! outside reaches the page through `Html::text`; markup comes from literals alone.
 
 mod calls;
 mod cases;
