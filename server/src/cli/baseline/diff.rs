@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cardea_core::behavior::Approved;
+use cardea_core::behavior::{Approved, Kept};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -13,7 +13,6 @@ use super::{could_not_run, tell};
 use crate::cli::watch::printable;
 use crate::cli::{Format, exit};
 use crate::monitor::read_kept;
-use cardea_core::behavior::Kept;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

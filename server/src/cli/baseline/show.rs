@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cardea_core::behavior::Rules;
+use cardea_core::behavior::{Kept, Rules};
 use clap::Args;
 use serde::Serialize;
 
@@ -14,7 +14,6 @@ use crate::cli::{Format, exit};
 use crate::monitor::Fault;
 use crate::monitor::config::Config;
 use crate::monitor::read_kept;
-use cardea_core::behavior::Kept;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

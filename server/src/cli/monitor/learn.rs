@@ -1,5 +1,4 @@
 //! `cardea monitor learn`: baselines from approved runs.
-#![expect(clippy::print_stderr, reason = "a command speaks on its standard streams")]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,8 +6,7 @@ use std::process::ExitCode;
 use cardea_core::behavior::{Kept, Response};
 use clap::Args;
 
-use super::Progress;
-use crate::cli::exit;
+use super::{Progress, ended};
 use crate::monitor::attempts::Attempts;
 use crate::monitor::config::Config;
 use crate::monitor::learn::Learner;
@@ -46,16 +44,7 @@ pub(in crate::cli) struct LearnArgs {
 }
 
 pub(super) fn run(args: &LearnArgs) -> ExitCode {
-    match learn(args) {
-        Ok(told) => {
-            eprintln!("{told}");
-            ExitCode::from(exit::FINE)
-        }
-        Err(fault) => {
-            eprintln!("{fault}");
-            ExitCode::from(exit::COULD_NOT_RUN)
-        }
-    }
+    ended(learn(args))
 }
 
 fn learn(args: &LearnArgs) -> Result<String, Fault> {

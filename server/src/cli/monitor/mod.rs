@@ -9,6 +9,9 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use super::exit;
+use crate::monitor::Fault;
+
 /// Attempts between two words of progress.
 const PROGRESS_EVERY: u64 = 20_000;
 
@@ -33,6 +36,21 @@ pub(super) fn run(command: &MonitorCommand) -> ExitCode {
         MonitorCommand::Learn(args) => learn::run(args),
         MonitorCommand::Score(args) => score::run(args),
         MonitorCommand::Report(args) => report::run(args),
+    }
+}
+
+/// Says what a command came to.
+#[expect(clippy::print_stderr, reason = "a command speaks on its standard streams")]
+fn ended(told: Result<String, Fault>) -> ExitCode {
+    match told {
+        Ok(told) => {
+            eprintln!("{told}");
+            ExitCode::from(exit::FINE)
+        }
+        Err(fault) => {
+            eprintln!("{fault}");
+            ExitCode::from(exit::COULD_NOT_RUN)
+        }
     }
 }
 

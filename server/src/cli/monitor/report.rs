@@ -1,13 +1,11 @@
 //! `cardea monitor report`: one page for people from scored attempts.
-#![expect(clippy::print_stderr, reason = "a command speaks on its standard streams")]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::Progress;
-use crate::cli::exit;
+use super::{Progress, ended};
 use crate::cli::watch::printable;
 use crate::monitor::attempts::Attempts;
 use crate::monitor::config::Config;
@@ -54,16 +52,7 @@ pub(in crate::cli) struct ReportArgs {
 }
 
 pub(super) fn run(args: &ReportArgs) -> ExitCode {
-    match report(args) {
-        Ok(told) => {
-            eprintln!("{told}");
-            ExitCode::from(exit::FINE)
-        }
-        Err(fault) => {
-            eprintln!("{fault}");
-            ExitCode::from(exit::COULD_NOT_RUN)
-        }
-    }
+    ended(report(args))
 }
 
 fn report(args: &ReportArgs) -> Result<String, Fault> {

@@ -16,7 +16,7 @@ mod told;
 
 use std::collections::BTreeMap;
 
-use cardea_core::behavior::ActionClass;
+use cardea_core::behavior::{ActionClass, Kept};
 use jiff::Timestamp;
 
 use super::attempts::Recorded;
@@ -25,7 +25,6 @@ use super::expiring::Expiring;
 use super::prepared::Prepared;
 use super::score::SESSIONS_MAX;
 use calls::Calls;
-use cardea_core::behavior::Kept;
 use cases::Cases;
 use tally::Tally;
 use timeline::Timeline;
