@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use ahash::AHashMap;
+use cardea_behavior::burst::Counting;
 use cardea_behavior::kept::Identity;
 use cardea_behavior::{ActionClass, Baselines, Classes, Kept, Key, Rules};
 use cedar_policy::EntityUid;
@@ -30,12 +31,22 @@ pub struct BehaviorSettings {
     pub lists: Vec<SmolStr>,
     /// Fields that hold external references, texts or sets of texts.
     pub references: Vec<SmolStr>,
+    /// Fields in whose texts external references are looked for, at any place; `*`: all of them.
+    pub search: Vec<SmolStr>,
+    /// The field, a record, in which a tool describes itself (`readOnlyHint`, `destructiveHint` and `openWorldHint`, as in MCP); empty:
+    /// none. Nobody vouches for it, so it can only make an action's class stricter.
+    pub hints: SmolStr,
     /// The field that says where an attempt comes from; empty: none.
     pub network: SmolStr,
     /// What kind of thing each action does.
     pub classes: Classes,
+    /// Classes that stand in the schema, `@class("…")` at an action, by `Type::"id"`. They win over the table.
+    #[serde(skip)]
+    pub annotated: BTreeMap<String, ActionClass>,
     /// How deviations are judged. What is answered, policy says.
     pub rules: Rules,
+    /// How bursts are counted, if `rules.burst_score` looks for them.
+    pub burst: Counting,
 }
 
 /// Where an attempt at one action says what.
@@ -45,6 +56,8 @@ pub struct Monitored {
     pub class: ActionClass,
     /// The fields that name targets; `None`: the resource is the target.
     pub targets: Option<Box<[TargetField]>>,
+    /// The fields in whose texts external references are looked for.
+    pub search: Box<[SmolStr]>,
 }
 
 /// A field that names targets.
@@ -66,9 +79,8 @@ pub struct Approvals {
 impl BehaviorSettings {
     pub(crate) fn faults(&self) -> Vec<(&'static str, String)> {
         let mut faults = Vec::new();
-        if self.rules.burst_score.is_some() {
-            let message = "bursts are looked for in recorded attempts only: leave out `burst_score`";
-            faults.push(("burst_score", message.to_owned()));
+        if self.burst.tick_s == 0 {
+            faults.push(("tick_s", "a tick of `[behavior.burst]` is at least one second long".to_owned()));
         }
         if self.targets.values().any(Vec::is_empty) {
             let message =
@@ -79,12 +91,19 @@ impl BehaviorSettings {
     }
 
     /// How attempts at an action are read.
-    pub(crate) fn of_action(&self, action: &Uid) -> Monitored {
+    pub(crate) fn of_action<'f>(
+        &self,
+        action: &Uid,
+        fields: impl Iterator<Item = &'f SmolStr>,
+    ) -> Monitored {
         let field = |name: &SmolStr| TargetField { name: name.clone(), is_list: self.lists.contains(name) };
         let named = self.targets.iter().find(|(name, _)| is_named(action, name));
+        let is_searched = |name: &&SmolStr| self.search.iter().any(|one| one == *name || one == "*");
+        let annotated = self.annotated.get(&action.to_string()).copied();
         Monitored {
-            class: self.classes.of(action.id()),
+            class: annotated.unwrap_or_else(|| self.classes.of(action.id())),
             targets: named.map(|(_, fields)| fields.iter().map(field).collect()),
+            search: fields.filter(is_searched).cloned().collect(),
         }
     }
 }
@@ -131,15 +150,23 @@ fn no_entity(name: &str) -> Fault {
         .help("record principals as `Type::\"id\"`, as policies write them, and learn again")
 }
 
-/// One key for the life of the process, drawn at random and kept nowhere: the fingerprints that sessions remember outlast a bundle, so
-/// that a new bundle makes nobody look as if they had just begun.
+/// One key for all bundles of the process: the fingerprints that sessions remember outlast a bundle, so that a new bundle makes nobody look
+/// as if they had just begun.
+static KEY: OnceLock<([u8; 16], Key)> = OnceLock::new();
+
+/// Lets fingerprints be made with the key with which a store holds what sessions did. `false` if they are made with another one already:
+/// then nobody can tell what the store's fingerprints stand for.
+pub fn adopt_key(random: [u8; 16]) -> bool {
+    KEY.get_or_init(|| (random, Key::new(random))).0 == random
+}
+
+/// The key that [`adopt_key`] gave; without one, one that is drawn at random now.
 fn key() -> Result<Key, Fault> {
-    static KEY: OnceLock<Key> = OnceLock::new();
-    if let Some(key) = KEY.get() {
+    if let Some((_, key)) = KEY.get() {
         return Ok(key.clone());
     }
     let mut random = [0; 16];
     let drawn = SystemRandom::new().fill(&mut random);
     drawn.map_err(|_unspecified| Fault::new("baselines.json", "the operating system gives no randomness"))?;
-    Ok(KEY.get_or_init(|| Key::new(random)).clone())
+    Ok(KEY.get_or_init(|| (random, Key::new(random))).1.clone())
 }

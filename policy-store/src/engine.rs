@@ -9,10 +9,12 @@
 //! gives for the whole policy. The differential tests of `cardea-core` hold both against each other.
 //! Never does: parsing on the hot path, partial evaluation, validation.
 
+mod classes;
 mod hierarchy;
 pub(crate) mod syntax;
 mod time;
 
+pub(crate) use classes::annotated_classes;
 pub(crate) use hierarchy::entities_from_json;
 
 use std::collections::BTreeMap;
@@ -371,6 +373,17 @@ impl Record {
             }
         };
         one.into_iter().chain(several.into_iter().flatten())
+    }
+
+    /// Whether the field is a record with an attribute of that name that is true.
+    #[must_use]
+    pub fn flag(&self, field: &str, name: &str) -> bool {
+        let is_true = |value: &ast::Value| matches!(value.value_kind(), ast::ValueKind::Lit(Literal::Bool(true)));
+        match self.0.get(field).map(ast::Value::value_kind) {
+            Some(ast::ValueKind::Record(record)) => record.get(name).is_some_and(is_true),
+            None
+            | Some(ast::ValueKind::Lit(_) | ast::ValueKind::Set(_) | ast::ValueKind::ExtensionValue(_)) => false,
+        }
     }
 
     /// The fields, by name.

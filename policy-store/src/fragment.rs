@@ -186,6 +186,7 @@ facts! {
     BehaviorSecondNetwork Behavior "second_network",
     BehaviorOutOfScope Behavior "out_of_scope",
     BehaviorFreshToken Behavior "fresh_token",
+    BehaviorBurst Behavior "burst",
     BehaviorAssessment Behavior "assessment",
     BehaviorConfidence Behavior "confidence",
     BehaviorDeviations Behavior "deviations",
@@ -241,6 +242,7 @@ impl Fact {
                 | Self::BehaviorSecondNetwork
                 | Self::BehaviorOutOfScope
                 | Self::BehaviorFreshToken
+                | Self::BehaviorBurst
                 | Self::BehaviorAssessment
                 | Self::BehaviorConfidence
                 | Self::BehaviorDeviations

@@ -4,6 +4,7 @@
 //! [`FILES_MAX`] files, [`FILE_BYTES_MAX`] bytes each, [`BUNDLE_BYTES_MAX`] bytes in all.
 
 mod cedar;
+mod classes;
 mod links;
 mod nesting;
 mod route_schema;
@@ -111,8 +112,11 @@ pub(crate) struct Parsed<'f> {
 
 pub(crate) fn parse(files: &Files, parsing: Parsing) -> Parsed<'_> {
     let mut faults = Vec::new();
-    let settings = settings(files, &mut faults);
+    let mut settings = settings(files, &mut faults);
     let schema = schema(files, &mut faults);
+    if let Some(settings) = &mut settings {
+        settings.behavior.annotated = classes::annotated(files, &mut faults);
+    }
     let mut warnings = Vec::new();
     // Entities and policies need nothing of each other, and each takes about half of the time.
     let (policy_side, entity_side) = std::thread::scope(|scope| {

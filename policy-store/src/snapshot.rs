@@ -477,7 +477,7 @@ fn action(
     }
     Action {
         max_ages: settings.facts.max_ages(&types.action),
-        monitored: settings.behavior.of_action(&types.action),
+        monitored: settings.behavior.of_action(&types.action, request.keys()),
         uid: types.action,
         number: Some(number),
         principals: types.principals,

@@ -73,6 +73,7 @@ fn values<'b>(bundle: &'b Bundle<'_>, fact: Fact) -> Option<Values<'b>> {
         | Fact::BehaviorSecondNetwork
         | Fact::BehaviorOutOfScope
         | Fact::BehaviorFreshToken
+        | Fact::BehaviorBurst
         | Fact::TaskKnown
         | Fact::TaskId
         | Fact::TaskPurpose

@@ -64,6 +64,8 @@ rules! {
         => "entities must follow the schema; see Cedar's entity JSON";
     ROUTES_INVALID Error "routes-invalid" "routes.toml cannot be read, or contradicts itself or the schema";
     BASELINES_INVALID Error "baselines-invalid" "baselines.json is no file of baselines that this version reads, or holds too much";
+    CLASS_UNKNOWN Error "class-unknown" "an action's `@class` in the schema is no class of actions"
+        => "docs/monitoring.md tells the classes";
     POLICY_SYNTAX Error "policy-syntax" "a policy cannot be parsed";
     POLICY_TOO_DEEP Error "policy-too-deep" "a policy nests too deep, or holds too many operators"
         => "split the policy, or move values into entities";

@@ -6,6 +6,8 @@
 //! when it is next touched, in constant time, so no attempt pays for a tick. Fixed memory; deterministic: only IEEE additions,
 //! multiplications and divisions.
 
+use serde::Deserialize;
+
 use super::fingerprint::{Fingerprint, Kind};
 
 /// Counters in a row; a power of two.
@@ -14,6 +16,30 @@ const WIDTH: usize = 2_048;
 const ROWS: usize = 2;
 /// Halvings after which nothing that counts remains.
 const HALVINGS_MAX: u32 = 24;
+
+/// How bursts are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Counting {
+    /// Length of a tick, in seconds, at least 1.
+    pub tick_s: u32,
+    /// Score below which a rate is learned as normal.
+    pub merge_below: f32,
+}
+
+impl Default for Counting {
+    fn default() -> Self {
+        Self { tick_s: 60, merge_below: 1_000.0 }
+    }
+}
+
+impl Counting {
+    /// The number of the tick at a Unix time in seconds.
+    #[must_use]
+    pub fn tick(&self, second: i64) -> u32 {
+        u32::try_from(second / i64::from(self.tick_s.max(1))).unwrap_or(1)
+    }
+}
 
 /// One counter.
 #[derive(Clone, Copy, Debug, Default)]

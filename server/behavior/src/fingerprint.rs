@@ -74,6 +74,12 @@ impl Key {
 }
 
 impl Fingerprint {
+    /// As a number.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
     pub(super) const fn of(self, kind: Kind) -> Self {
         Self(self.0 ^ kind as u64)
     }

@@ -7,6 +7,8 @@ use super::fingerprint::Fingerprint;
 const RISK_HALF_LIFE_MS: u64 = 60_000;
 /// How many deviations a session remembers having told.
 const TOLD_MAX: usize = 8;
+/// Numbers that hold all of it.
+pub const WORDS: usize = 12;
 /// Most risk of a session.
 const RISK_MAX: u32 = 1_000_000;
 
@@ -68,6 +70,52 @@ impl SessionBehavior {
         self.deviations = self.deviations.saturating_add(u32::from(deviation.assessment != Assessment::None));
         self.risk = self.risk_milli(now_ms).saturating_add(weight * 1000).min(RISK_MAX);
         self.risk_at_ms = self.risk_at_ms.max(now_ms);
+    }
+
+    /// All of it as numbers, to be kept; what they stand for is known only with the key of the fingerprints.
+    #[must_use]
+    pub fn to_words(&self) -> [u64; WORDS] {
+        let of = |fingerprint: Option<Fingerprint>| fingerprint.map_or(0, Fingerprint::bits);
+        let joined = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        let [a, b, c, d, e, f, g, h] = self.told;
+        [
+            of(self.last_action),
+            of(self.network),
+            of(self.denied_action),
+            joined(a, b),
+            joined(c, d),
+            joined(e, f),
+            joined(g, h),
+            self.first_seen_ms.unwrap_or(i64::MIN).cast_unsigned(),
+            self.risk_at_ms.cast_unsigned(),
+            joined(self.risk, self.attempts),
+            joined(self.denials, self.deviations),
+            joined(0, self.incidents),
+        ]
+    }
+
+    /// What [`SessionBehavior::to_words`] gave.
+    #[must_use]
+    pub fn from_words(words: [u64; WORDS]) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "both halves are taken")]
+        let halves = |word: u64| ((word >> 32) as u32, word as u32);
+        let of = |bits: u64| (bits != 0).then_some(Fingerprint(bits));
+        let [last, network, denied, ab, cd, ef, gh, first_seen, risk_at, risk, denials, incidents] = words;
+        let ((a, b), (c, d), (e, f), (g, h)) = (halves(ab), halves(cd), halves(ef), halves(gh));
+        let ((risk, attempts), (denials, deviations)) = (halves(risk), halves(denials));
+        Self {
+            last_action: of(last),
+            network: of(network),
+            denied_action: of(denied),
+            told: [a, b, c, d, e, f, g, h],
+            first_seen_ms: Some(first_seen.cast_signed()).filter(|at| *at != i64::MIN),
+            risk_at_ms: risk_at.cast_signed(),
+            risk: risk.min(RISK_MAX),
+            attempts,
+            denials,
+            deviations,
+            incidents: halves(incidents).1,
+        }
     }
 
     /// Attempts so far.
@@ -137,6 +185,24 @@ const fn short(of: Fingerprint) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_comes_back_the_same() {
+        let mut session = SessionBehavior::default();
+        assert_eq!(SessionBehavior::from_words(session.to_words()), session);
+        for at in 1..40_u64 {
+            let of = |kind| Fingerprint(at.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ kind);
+            let deviation = Deviation {
+                assessment: Assessment::WorkflowChange,
+                action: of(1),
+                about: of(2),
+                network: Some(of(3)),
+                ..Deviation::default()
+            };
+            session.note(&deviation, at % 3 != 0, i64::try_from(at).unwrap() * 700);
+            assert_eq!(SessionBehavior::from_words(session.to_words()), session);
+        }
+    }
 
     #[test]
     fn risk_halves_every_minute_and_never_rises_by_itself() {

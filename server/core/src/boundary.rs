@@ -267,6 +267,7 @@ impl<'f> Ahead<'f> {
             | Fact::BehaviorSecondNetwork
             | Fact::BehaviorOutOfScope
             | Fact::BehaviorFreshToken
+            | Fact::BehaviorBurst
             | Fact::BehaviorAssessment
             | Fact::BehaviorConfidence
             | Fact::BehaviorDeviations

@@ -5,7 +5,9 @@
 
 use cardea_behavior::attempt::{bounded, is_target, pieces};
 use cardea_behavior::evidence::{Subject, evidence};
-use cardea_behavior::{Assessment, Baselines, Deviation, Flag, Observed, Scope, SessionBehavior, compare};
+use cardea_behavior::{
+    ActionClass, Assessment, Baselines, Deviation, Flag, Hints, Observed, Scope, SessionBehavior, compare, find,
+};
 use cardea_policy_store::approvals::TargetField;
 use cardea_policy_store::index::PolicyIndex;
 use smallvec::SmallVec;
@@ -40,11 +42,13 @@ pub(crate) struct Compared<'s> {
     question: &'s Question<'s>,
     task: Option<&'s Task>,
     names_task: bool,
+    class: ActionClass,
     is_out_of_window: bool,
     targets: Names<'s>,
     references: Names<'s>,
     network: &'s str,
     token_age_s: Option<u64>,
+    burst_score: f32,
     baselines: Baselines<'s>,
     session: SessionBehavior,
     pub(crate) comparison: Comparison,
@@ -61,7 +65,7 @@ impl<'s> Compared<'s> {
         let (attempt, snapshot) = (question.attempt(), question.snapshot());
         let settings = &snapshot.settings().behavior;
         let task = facts.task(facts.session.session());
-        let references = texts(attempt, settings.references.iter().map(SmolStr::as_str));
+        let references = references(attempt, &settings.references);
         let mut compared = Self {
             question,
             task,
@@ -69,11 +73,13 @@ impl<'s> Compared<'s> {
                 TaskFacts::OfSession => task.is_some(),
                 TaskFacts::Approved(..) | TaskFacts::Unknown => true,
             },
+            class: class(attempt, &settings.hints),
             is_out_of_window: task.is_some_and(|task| !task.is_active(now)),
             targets: targets(attempt, &references),
             references,
             network: attempt.request.texts(&settings.network).next().unwrap_or_default(),
             token_age_s: token_age_s(attempt, now),
+            burst_score: facts.burst_score,
             baselines: snapshot.approvals().of(&attempt.principal, task.map(|task| task.id.as_str())),
             session: SessionBehavior::default(),
             comparison: Comparison::default(),
@@ -101,7 +107,7 @@ impl<'s> Compared<'s> {
         let covers = |task: &Task| task.covers(&attempt.action.uid, &attempt.resource);
         Observed {
             action: attempt.action.uid.id(),
-            class: attempt.action.monitored().class,
+            class: self.class,
             targets: &self.targets,
             references: &self.references,
             network: self.network,
@@ -116,7 +122,7 @@ impl<'s> Compared<'s> {
             },
             is_out_of_window: self.is_out_of_window,
             purpose: self.task.map(|task| task.purpose.as_str()).unwrap_or_default(),
-            burst_score: 0.0,
+            burst_score: self.burst_score,
         }
     }
 
@@ -186,8 +192,24 @@ fn targets<'s>(attempt: &'s Attempt, references: &[&str]) -> Names<'s> {
     bounded(named).collect()
 }
 
-fn texts<'s>(attempt: &'s Attempt, fields: impl Iterator<Item = &'s str>) -> Names<'s> {
-    bounded(fields.flat_map(|field| attempt.request.texts(field))).collect()
+/// Those that the enforcement point names, and those that stand in the texts which the bundle has searched.
+fn references<'s>(attempt: &'s Attempt, fields: &'s [SmolStr]) -> Names<'s> {
+    let told = fields.iter().flat_map(|field| attempt.request.texts(field));
+    let searched = attempt.action.monitored().search.iter().flat_map(|field| attempt.request.texts(field));
+    bounded(told.chain(searched.flat_map(find::references))).collect()
+}
+
+/// What the bundle says that the action does, or what its tool says of itself if that is stricter.
+fn class(attempt: &Attempt, hints: &str) -> ActionClass {
+    let class = attempt.action.monitored().class;
+    if hints.is_empty() {
+        return class;
+    }
+    let is_hinted = |name| attempt.request.flag(hints, name);
+    class.hinted(Hints {
+        is_destructive: is_hinted("destructiveHint"),
+        is_open_world: is_hinted("openWorldHint"),
+    })
 }
 
 /// A token of unknown age counts as brand-new.

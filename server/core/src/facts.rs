@@ -36,6 +36,8 @@ pub struct Facts {
     pub grants: Grants,
     /// What the session did, as far as its attempts were compared with what was approved; filled only if somebody reads it.
     pub monitored: Option<SessionBehavior>,
+    /// How unusual the rate of the principal's attempts at the resource is; 0: as ever, or nobody looks for it.
+    pub burst_score: f32,
     /// Version of the state that all this was read from, at least.
     pub state_version: u64,
 }
@@ -249,6 +251,7 @@ impl Facts {
                     .is_none_or(|of| of.deviation.flags.has_any(&[Flag::OutOfScope, Flag::OutOfWindow])),
             ),
             Fact::BehaviorFreshToken => has(Flag::FreshToken),
+            Fact::BehaviorBurst => has(Flag::Burst),
             Fact::BehaviorAssessment => {
                 let assessment = comparison.map_or(Assessment::Abuse, |of| of.deviation.assessment);
                 Text(SmolStr::new_static(assessment.name()))

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use cardea_core::behavior::burst::Counting;
 use cardea_core::behavior::{Classes, Rules};
 use serde::Deserialize;
 
@@ -26,7 +27,7 @@ pub struct Config {
     pub rules: Rules,
     /// How bursts are counted, if `rules.burst_score` looks for them.
     #[serde(default)]
-    pub burst: Burst,
+    pub burst: Counting,
 }
 
 /// `[attempts]`: keys of an attempt's `context`; empty: not there.
@@ -39,6 +40,10 @@ pub struct Fields {
     pub arguments: String,
     /// External references, a list of texts.
     pub references: String,
+    /// Arguments in whose texts external references are looked for, at any place and depth; `*`: all of them.
+    pub search: Vec<String>,
+    /// What a tool says of itself, an object with `destructiveHint` and `openWorldHint`. It can only make a class stricter.
+    pub hints: String,
     /// Where it comes from.
     pub network: String,
     /// Age of its token, in seconds.
@@ -61,6 +66,8 @@ impl Default for Fields {
             task: "task".to_owned(),
             arguments: "args".to_owned(),
             references: "refs".to_owned(),
+            search: Vec::new(),
+            hints: String::new(),
             network: "src_ip".to_owned(),
             token_age_s: "token_age_s".to_owned(),
             denied: "rbac_deny".to_owned(),
@@ -94,22 +101,6 @@ pub enum Run {
     Session,
     /// An attempt: for identities that never end what they do.
     Attempt,
-}
-
-/// `[burst]`
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Burst {
-    /// Length of a tick, in seconds.
-    pub tick_s: u32,
-    /// Score below which a rate is learned as normal.
-    pub merge_below: f32,
-}
-
-impl Default for Burst {
-    fn default() -> Self {
-        Self { tick_s: 60, merge_below: 1_000.0 }
-    }
 }
 
 impl Config {

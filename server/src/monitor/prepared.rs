@@ -1,7 +1,7 @@
 //! A recorded attempt as the monitor sees it: what its configuration says is the task, the targets, the references.
 
 use cardea_core::behavior::attempt::{bounded, is_target, pieces};
-use cardea_core::behavior::{ActionClass, Observed, Scope};
+use cardea_core::behavior::{ActionClass, Hints, Observed, Scope, find};
 use serde_json::Value;
 
 use super::attempts::Recorded;
@@ -20,13 +20,18 @@ impl<'r> Prepared<'r> {
     /// Reads an attempt as the configuration says.
     #[must_use]
     pub fn new(config: &Config, recorded: &'r Recorded) -> Self {
-        let references: Vec<&str> = match recorded.context.get(&config.attempts.references) {
-            Some(Value::Array(list)) => bounded(list.iter().filter_map(Value::as_str)).collect(),
-            _ => Vec::new(),
-        };
+        let told = recorded.context.get(&config.attempts.references).and_then(Value::as_array);
+        let told = told.into_iter().flatten().filter_map(Value::as_str);
+        let mut searched = Vec::new();
+        for value in searched_arguments(config, recorded) {
+            all_texts(value, &mut searched);
+        }
+        let found = searched.into_iter().flat_map(find::references);
+        let references: Vec<&str> = bounded(told.chain(found)).collect();
         let named = named_targets(config, recorded).into_iter();
         let targets = bounded(named.filter(|target| is_target(target, &references))).collect();
-        Self { recorded, class: config.classes.of(&recorded.action), targets, references }
+        let class = config.classes.of(&recorded.action).hinted(hints(config, recorded));
+        Self { recorded, class, targets, references }
     }
 
     /// The view that is learned from and compared; what needs state beyond the attempt is for the caller to fill in.
@@ -83,6 +88,29 @@ fn named_targets<'r>(config: &Config, recorded: &'r Recorded) -> Vec<&'r str> {
             None => vec![resource],
         },
     }
+}
+
+fn searched_arguments<'r>(config: &Config, recorded: &'r Recorded) -> impl Iterator<Item = &'r Value> {
+    let arguments = recorded.context.get(&config.attempts.arguments).and_then(Value::as_object);
+    let is_searched = |key: &str| config.attempts.search.iter().any(|one| one == key || one == "*");
+    let arguments = arguments.into_iter().flatten();
+    arguments.filter(move |(key, _)| is_searched(key)).map(|(_, value)| value)
+}
+
+/// Every text in a value, however deep; JSON is read to a depth of 128.
+fn all_texts<'r>(value: &'r Value, texts: &mut Vec<&'r str>) {
+    match value {
+        Value::String(text) => texts.push(text),
+        Value::Array(list) => list.iter().for_each(|value| all_texts(value, texts)),
+        Value::Object(fields) => fields.values().for_each(|value| all_texts(value, texts)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn hints(config: &Config, recorded: &Recorded) -> Hints {
+    let told = recorded.context.get(&config.attempts.hints).and_then(Value::as_object);
+    let is_true = |name| told.and_then(|told| told.get(name)).and_then(Value::as_bool).unwrap_or(false);
+    Hints { is_destructive: is_true("destructiveHint"), is_open_world: is_true("openWorldHint") }
 }
 
 /// The names in an argument. Numbers and other things that are no text name nothing.

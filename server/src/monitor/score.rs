@@ -5,7 +5,6 @@
 use cardea_core::behavior::evidence::{Subject, evidence};
 use cardea_core::behavior::kept::Compiled;
 use cardea_core::behavior::{Baselines, BurstDetector, Deviation, Key, Observed, SessionBehavior, compare};
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::attempts::Recorded;
@@ -102,7 +101,7 @@ impl<'c> Scorer<'c> {
         }
         if let Some(bursts) = &mut self.bursts {
             let (from, to) = (self.key.text(&recorded.principal), self.key.text(&recorded.resource));
-            observed.burst_score = bursts.observe(from, to, tick(recorded.ts, self.config.burst.tick_s));
+            observed.burst_score = bursts.observe(from, to, self.config.burst.tick(recorded.ts.as_second()));
         }
         let identity = self.baselines.identity(&recorded.principal);
         let baselines = identity.map(|identity| identity.baselines(task)).unwrap_or_default();
@@ -119,8 +118,4 @@ impl<'c> Scorer<'c> {
         let suite = recorded.principal.strip_prefix(&self.config.attempts.principal_prefix);
         format!("{}/{task}", suite.unwrap_or(&recorded.principal))
     }
-}
-
-fn tick(at: Timestamp, tick_s: u32) -> u32 {
-    u32::try_from(at.as_second() / i64::from(tick_s.max(1))).unwrap_or(1)
 }

@@ -464,7 +464,7 @@ pub(crate) struct Weighed {
 /// Gathers, decides and notes one attempt in its session's behaviour: the one path, for callers and for scenarios.
 #[inline]
 pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
-    let weighed = weigh_unnoted(state, question, also, now);
+    let weighed = consider(state, question, also, state.burst_score(question, now), now);
     // What was disqualified neither keeps a session awake nor counts against its owner.
     if weighed.verdict.policy_was_asked() {
         let deviation = weighed.verdict.deviated().map(|deviated| &deviated.deviation);
@@ -476,7 +476,13 @@ pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: No
 /// As [`weigh`], for an attempt that is not made now: somebody only wants to know what it would come to.
 #[inline]
 fn weigh_unnoted(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
-    let (facts, learned) = state.gather(question, also, now);
+    consider(state, question, also, 0.0, now)
+}
+
+#[inline]
+fn consider(state: &State, question: &Question<'_>, also: Needs, burst_score: f32, now: Now) -> Weighed {
+    let (mut facts, learned) = state.gather(question, also, now);
+    facts.burst_score = burst_score;
     let verdict = decide(question, &facts, now);
     Weighed { verdict, facts, learned }
 }

@@ -67,7 +67,12 @@ impl State {
             if needs.reads(Fact::SessionGrants) { self.grants_for(attempt) } else { Grants::default() };
         let heard = if needs.reads_any(Group::Signals) { self.heard.list() } else { Vec::new() };
         let monitored = if needs.compares() { self.monitored(attempt) } else { None };
-        (Facts { session, hops, heard, task, grants, monitored, state_version }, learned)
+        (Facts { session, hops, heard, task, grants, monitored, burst_score: 0.0, state_version }, learned)
+    }
+
+    /// Counts an attempt that is made now, and says how unusual the rate is of which it is a part.
+    pub(crate) fn burst_score(&self, question: &Question<'_>, now: Now) -> f32 {
+        self.bursts.observe(question, now)
     }
 
     fn session_facts(

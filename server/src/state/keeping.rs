@@ -10,7 +10,9 @@ use std::sync::atomic::Ordering;
 use cardea_core::facts::Behavior;
 use cardea_core::session::Session;
 use cardea_core::time::Now;
+use cardea_policy_store::approvals;
 use moka::ops::compute::Op;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use smol_str::SmolStr;
 
 use super::{Held, State, rows, tasks, work_rows};
@@ -23,13 +25,16 @@ const VERSIONS_BLOCK: u64 = 1 << 20;
 pub(super) const VERSIONS_MARGIN: u64 = VERSIONS_BLOCK / 2;
 /// Where it stands up to which version they were given out.
 const VERSIONS_KEY: &[u8] = b"versions";
+/// Where the key of the fingerprints stands with which it is kept what sessions did.
+const FINGERPRINTS_KEY: &[u8] = b"fingerprints";
 /// Where it stands for how long ends are remembered.
 pub(super) const MEMORY_KEY: &[u8] = b"memory";
 
 impl State {
     /// Reads everything but the sessions.
-    pub(super) fn load(&self) -> Result<(), LedgerFault> {
+    pub(super) fn load(&mut self) -> Result<(), LedgerFault> {
         let Some(ledger) = &self.ledger else { return Ok(()) };
+        self.knows_fingerprints = adopt_fingerprint_key(ledger)?;
         let reserved = match ledger.get(Table::Meta, VERSIONS_KEY)? {
             None => 0,
             Some(bytes) => {
@@ -89,11 +94,12 @@ impl State {
         let Some(ledger) = &self.ledger else { return Ok(None) };
         let Some(bytes) = ledger.get(Table::Sessions, id.as_bytes())? else { return Ok(None) };
         let session = rows::to_session(id, &bytes).ok_or_else(|| rows::unreadable("`sessions`"))?;
-        let behavior = match ledger.get(Table::Behaviors, id.as_bytes())? {
+        let (behavior, monitored) = match ledger.get(Table::Behaviors, id.as_bytes())? {
             Some(bytes) => rows::to_behavior(&bytes).ok_or_else(|| rows::unreadable("`behaviors`"))?,
-            None => Behavior { last_seen_ms: session.refreshed_ms, ..Behavior::default() },
+            None => (Behavior { last_seen_ms: session.refreshed_ms, ..Behavior::default() }, None),
         };
-        Ok(Some(Held::new(Arc::new(session), behavior)))
+        let monitored = monitored.filter(|_| self.knows_fingerprints).map(Box::new);
+        Ok(Some(Held::with(Arc::new(session), behavior, monitored)))
     }
 
     /// Brings the disk up to date with what sessions did, and with what the ledger once did not take.
@@ -195,7 +201,7 @@ pub(super) fn store_behavior(ledger: &Ledger, id: &str, held: &Held) -> Result<(
     if noted.stored_attempts == noted.behavior.attempts {
         return Ok(());
     }
-    let value = rows::behavior(&noted.behavior);
+    let value = rows::behavior(&noted.behavior, noted.monitored.as_deref());
     ledger.write(vec![Row::Put { table: Table::Behaviors, key: id.as_bytes().to_vec(), value }])?;
     noted.stored_attempts = noted.behavior.attempts;
     Ok(())
@@ -203,6 +209,22 @@ pub(super) fn store_behavior(ledger: &Ledger, id: &str, held: &Held) -> Result<(
 
 fn text(key: &[u8]) -> Option<SmolStr> {
     std::str::from_utf8(key).ok().map(SmolStr::from)
+}
+
+/// Goes on with the key of the fingerprints that the disk holds; a new store gets a new one. It is a secret like all that is in the store.
+fn adopt_fingerprint_key(ledger: &Ledger) -> Result<bool, LedgerFault> {
+    if let Some(bytes) = ledger.get(Table::Meta, FINGERPRINTS_KEY)? {
+        let key = <[u8; 16]>::try_from(&*bytes).map_err(|_| rows::unreadable("`meta`"))?;
+        return Ok(approvals::adopt_key(key));
+    }
+    let mut key = [0; 16];
+    let is_adopted = SystemRandom::new().fill(&mut key).is_ok() && approvals::adopt_key(key);
+    if is_adopted {
+        let row = Row::Put { table: Table::Meta, key: FINGERPRINTS_KEY.to_vec(), value: key.to_vec() };
+        // Without it what sessions did is judged anew after the next start: the strict side.
+        let _kept = ledger.write(vec![row]);
+    }
+    Ok(is_adopted)
 }
 
 /// Shows every row of a table to somebody who must understand each.

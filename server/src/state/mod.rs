@@ -12,6 +12,7 @@
 //! INVARIANT (versions rise): across restarts too. Versions are reserved on disk in blocks before they are given out.
 //! Never does: waiting for the disk on the way of a decision, other than to read a session that is not in memory.
 
+mod bursts;
 mod feed;
 mod gather;
 mod grants;
@@ -48,6 +49,7 @@ use smol_str::SmolStr;
 
 pub use feed::{Feed, Follower, KeptBack, Key, Touched};
 pub use gather::{Learned, SKEW_MAX_MS, life_ms};
+use bursts::Bursts;
 use heard::Heard;
 use memory::Memory;
 pub use reviews::{Known, NotDecided, NotOpened, Settled};
@@ -100,6 +102,9 @@ pub struct State {
     /// None: what is known ends with the process.
     ledger: Option<Ledger>,
     memory: Memory,
+    /// Whether what the disk holds of what sessions did is told with this process's fingerprints.
+    knows_fingerprints: bool,
+    bursts: Bursts,
     /// How often the ledger did not take a row of what is in memory.
     refused: AtomicU64,
     /// How many of these were made good since.
@@ -125,8 +130,12 @@ struct Noted {
 
 impl Held {
     fn new(session: Arc<Session>, behavior: Behavior) -> Arc<Self> {
+        Self::with(session, behavior, None)
+    }
+
+    fn with(session: Arc<Session>, behavior: Behavior, monitored: Option<Box<SessionBehavior>>) -> Arc<Self> {
         let stored_attempts = behavior.attempts;
-        let behavior = Mutex::new(Noted { behavior, stored_attempts, monitored: None });
+        let behavior = Mutex::new(Noted { behavior, stored_attempts, monitored });
         Arc::new(Self { session: Mutex::new(session), behavior })
     }
 }
@@ -170,7 +179,7 @@ impl State {
     /// # Errors
     /// When it cannot be read: the process must not start without it.
     pub fn restore(capacity: Capacity, ledger: Ledger) -> Result<Self, LedgerFault> {
-        let state = Self::over(capacity, Some(ledger));
+        let mut state = Self::over(capacity, Some(ledger));
         state.load()?;
         Ok(state)
     }
@@ -209,6 +218,8 @@ impl State {
             grants: grants::GrantIndex::default(),
             ledger,
             memory: Memory::default(),
+            knows_fingerprints: false,
+            bursts: Bursts::default(),
             refused: AtomicU64::new(0),
             caught_up: AtomicU64::new(0),
             feed: Feed::default(),

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
+use cardea_core::behavior::SessionBehavior;
 use cardea_core::delegation::Parent;
 use cardea_core::facts::Behavior;
 use cardea_core::posture::Posture;
@@ -131,6 +132,9 @@ struct BehaviorRow {
     denials: u64,
     #[prost(int64, tag = "4")]
     last_seen_ms: i64,
+    /// `SessionBehavior::to_words`; empty: its attempts were not compared.
+    #[prost(fixed64, repeated, tag = "5")]
+    monitored: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -273,24 +277,30 @@ fn to_task(row: TaskRow) -> Option<Task> {
     })
 }
 
-pub(super) fn behavior(behavior: &Behavior) -> Vec<u8> {
+pub(super) fn behavior(behavior: &Behavior, monitored: Option<&SessionBehavior>) -> Vec<u8> {
     BehaviorRow {
         previous_action: behavior.previous_action.to_string(),
         attempts: behavior.attempts,
         denials: behavior.denials,
         last_seen_ms: behavior.last_seen_ms,
+        monitored: monitored.map(|monitored| monitored.to_words().to_vec()).unwrap_or_default(),
     }
     .encode_to_vec()
 }
 
-pub(super) fn to_behavior(bytes: &[u8]) -> Option<Behavior> {
+pub(super) fn to_behavior(bytes: &[u8]) -> Option<(Behavior, Option<SessionBehavior>)> {
     let row = BehaviorRow::decode(bytes).ok()?;
-    Some(Behavior {
+    let behavior = Behavior {
         previous_action: row.previous_action.into(),
         attempts: row.attempts,
         denials: row.denials,
         last_seen_ms: row.last_seen_ms,
-    })
+    };
+    let monitored = match &*row.monitored {
+        [] => None,
+        words => Some(SessionBehavior::from_words(words.try_into().ok()?)),
+    };
+    Some((behavior, monitored))
 }
 
 pub(super) fn subject(subject: &Subject) -> Vec<u8> {

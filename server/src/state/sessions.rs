@@ -532,8 +532,7 @@ impl State {
         self.status(&session, last_seen_ms, idle_max_s, now)
     }
 
-    /// What an attempt's session did, as far as its attempts were compared with what was approved. Not kept on disk: its
-    /// fingerprints are those of this process.
+    /// What an attempt's session did, as far as its attempts were compared with what was approved.
     pub(super) fn monitored(&self, attempt: &Attempt) -> Option<SessionBehavior> {
         let held = self.sessions.get(attempt.session_id.as_ref()?)?;
         held.behavior.lock().monitored.as_deref().copied()

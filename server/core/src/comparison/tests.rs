@@ -190,6 +190,7 @@ fn every_fact_says_what_the_comparison_came_to() {
         (Fact::BehaviorSecondNetwork, bool(false), bool(true)),
         (Fact::BehaviorOutOfScope, bool(false), bool(false)),
         (Fact::BehaviorFreshToken, bool(false), bool(false)),
+        (Fact::BehaviorBurst, bool(false), bool(false)),
         (Fact::BehaviorAssessment, text("none"), text("abuse")),
         (Fact::BehaviorDeviations, FactValue::Long(1), FactValue::Long(1)),
         (Fact::BehaviorRisk, FactValue::Long(50), FactValue::Long(50)),

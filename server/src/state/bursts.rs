@@ -1,0 +1,70 @@
+//! How unusual the rate of an identity's attempts at a resource is, over everything that this node decides.
+//!
+//! One detector for each of [`SHARDS`] groups of identities, so that two attempts seldom wait for each other, and then for the length of six
+//! counters. All edges of an identity are in one group. Memory is fixed, and taken when the first bundle asks for it. What is counted
+//! ends with the process: a rate is of minutes.
+
+use std::sync::OnceLock;
+
+use cardea_core::behavior::burst::{BurstDetector, Counting};
+use cardea_core::behavior::{Fingerprint, Key};
+use cardea_core::decide::Question;
+use cardea_core::time::Now;
+use parking_lot::Mutex;
+
+/// Groups of identities; a power of two, some times as many as there are cores.
+const SHARDS: usize = 16;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Bursts {
+    shards: OnceLock<Box<[Mutex<BurstDetector>]>>,
+}
+
+impl Bursts {
+    /// Counts an attempt, if its bundle looks for bursts and a candidate reads what comes of it, and says how unusual that is; 0: as ever,
+    /// or not asked. Identities and resources are told apart by their ids: of two types with the same ids the rates are added.
+    pub(super) fn observe(&self, question: &Question<'_>, now: Now) -> f32 {
+        let behavior = &question.snapshot().settings().behavior;
+        if behavior.rules.burst_score.is_none() || !question.needs().compares() {
+            return 0.0;
+        }
+        let (attempt, key) = (question.attempt(), question.snapshot().approvals().key());
+        self.count(key, attempt.principal.id(), attempt.resource.id(), behavior.burst, now)
+    }
+
+    fn count(&self, key: &Key, identity: &str, resource: &str, counting: Counting, now: Now) -> f32 {
+        let (from, to) = (key.text(identity), key.text(resource));
+        let tick = counting.tick(now.wall_ms / 1000);
+        let shards = self.shards.get_or_init(|| {
+            (0..SHARDS).map(|_| Mutex::new(BurstDetector::new(counting.merge_below))).collect()
+        });
+        shards.get(shard(from)).map_or(0.0, |detector| detector.lock().observe(from, to, tick))
+    }
+}
+
+fn shard(of: Fingerprint) -> usize {
+    usize::try_from(of.bits() >> 60).unwrap_or(0) % SHARDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Now {
+        Now { wall_ms: second * 1000, mono_ns: 0 }
+    }
+
+    #[test]
+    fn a_flood_is_a_burst_and_another_identity_is_not_part_of_it() {
+        let (bursts, key, counting) = (Bursts::default(), Key::new([7; 16]), Counting::default());
+        let count = |identity: &str, second| bursts.count(&key, identity, "db", counting, at(second));
+        for minute in 0..60 {
+            count("steady", minute * 60);
+            count("flood", minute * 60);
+        }
+        let flood = (0..500).map(|_| count("flood", 3_600)).fold(0.0, f32::max);
+        assert!(flood > 1_000.0, "{flood}");
+        assert!(count("steady", 3_660) < flood);
+    }
+}
