@@ -21,6 +21,8 @@ pub mod deviation;
 pub mod evidence;
 pub mod fingerprint;
 pub mod kept;
+pub mod observe;
+pub mod promoted;
 pub mod rules;
 pub mod session;
 
@@ -34,6 +36,7 @@ pub use compare::compare;
 pub use deviation::{Assessment, Deviation, Flag, Flags, Response};
 pub use fingerprint::{Fingerprint, Key};
 pub use kept::Kept;
+pub use promoted::Promotion;
 pub use rules::Rules;
 pub use session::SessionBehavior;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cardea_core::attempt::Attempt;
 use cardea_core::behavior::Deviation;
 use cardea_core::facts::{Facts, Reading};
+use cardea_core::observed::Named;
 use cardea_core::reason::{Reason, ReasonCode};
 use cardea_core::time::Now;
 use cardea_core::verdict::{Deviated, FactValue, Verdict};
@@ -72,6 +73,11 @@ impl IntoBody for Decided {
         let replay = facts
             .zip(attempt.as_ref().zip(snapshot.as_deref()))
             .map(|((facts, now), (attempt, snapshot))| replay(attempt, snapshot, &verdict, &facts, now));
+        // What a hold is told is no attempt.
+        let compared = verdict.deviated().filter(|_| hold.is_none());
+        let observed = compared
+            .zip(attempt.as_ref().zip(snapshot.as_deref()))
+            .map(|(deviated, (attempt, snapshot))| observed(deviated, attempt, snapshot));
         let snapshot = snapshot.as_deref();
         let names = |policies: &[u32]| -> Vec<SmolStr> {
             let policy = |at: &u32| Some(snapshot?.policy(*at)?.id.clone());
@@ -134,6 +140,7 @@ impl IntoBody for Decided {
             replay,
             hold,
             deviation: verdict.deviated().and_then(deviation),
+            observed,
         })
     }
 }
@@ -147,7 +154,17 @@ fn deviation(deviated: &Deviated) -> Option<Box<record::DeviationRecord>> {
         confidence: confidence.into(),
         evidence: told.evidence.iter().map(SmolStr::new).collect(),
         baseline: told.baseline.clone(),
+        observed: deviated.is_observed,
     }))
+}
+
+/// What baselines are learned from.
+fn observed(deviated: &Deviated, attempt: &Attempt, snapshot: &Snapshot) -> Box<record::ObservedRecord> {
+    let named = deviated.task.as_ref().and_then(|task| Named::of(attempt, snapshot, task));
+    let record = named.as_ref().map(record::ObservedRecord::from);
+    let unusable = record::ObservedRecord { unusable: true, ..record::ObservedRecord::default() };
+    let observing = deviated.is_observed;
+    Box::new(record::ObservedRecord { observing, ..record.unwrap_or(unusable) })
 }
 
 /// What was sent, and every fact that a candidate read. Facts of the attempt stand once, facts of a hop for each hop.

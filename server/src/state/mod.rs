@@ -18,6 +18,7 @@ mod grants;
 mod heard;
 mod keeping;
 mod memory;
+mod once;
 mod reviews;
 mod rows;
 mod sessions;

@@ -3,7 +3,9 @@
 //! Fields are only ever added; a tag is never used for something else.
 
 use cardea_core::ask::Ask;
+use cardea_core::asked::Asked;
 use cardea_core::named::Named;
+use cardea_core::observed;
 use cardea_core::review::{self, Opening, Rejection, Review};
 use cardea_core::task::life::{Approval, Change, Life, Narrowing, Step};
 use cardea_core::task::{ResourcePattern, Task};
@@ -120,6 +122,9 @@ struct ReviewRow {
     /// Whether it was said that the round has expired.
     #[prost(bool, tag = "13")]
     told_expired: bool,
+    /// When the grant was used up that opens one attempt only.
+    #[prost(int64, optional, tag = "14")]
+    used_ms: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -130,6 +135,36 @@ struct OpeningRow {
     decision_id: String,
     #[prost(string, optional, tag = "3")]
     session_id: Option<String>,
+    #[prost(message, optional, tag = "4")]
+    asked: Option<AskedRow>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AskedRow {
+    #[prost(string, tag = "1")]
+    assessment: String,
+    #[prost(uint32, tag = "2")]
+    confidence: u32,
+    #[prost(string, repeated, tag = "3")]
+    flags: Vec<String>,
+    #[prost(string, repeated, tag = "4")]
+    evidence: Vec<String>,
+    #[prost(string, tag = "5")]
+    baseline: String,
+    #[prost(message, optional, tag = "6")]
+    named: Option<NamedRow>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct NamedRow {
+    #[prost(string, tag = "1")]
+    task: String,
+    #[prost(string, repeated, tag = "2")]
+    targets: Vec<String>,
+    #[prost(string, repeated, tag = "3")]
+    references: Vec<String>,
+    #[prost(string, tag = "4")]
+    network: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -145,6 +180,10 @@ struct DecidedRow {
     reason: String,
     #[prost(string, optional, tag = "5")]
     session_id: Option<String>,
+    #[prost(bool, tag = "6")]
+    once: bool,
+    #[prost(bool, tag = "7")]
+    into_baseline: bool,
 }
 
 pub(super) fn life(life: &Life) -> Vec<u8> {
@@ -248,6 +287,7 @@ pub(super) fn review(review: &Review, asked: u64, asked_ms: i64, told_expired: b
         asked,
         asked_ms,
         told_expired,
+        used_ms: None,
     };
     for event in review.events().into_iter().flatten() {
         match event {
@@ -256,6 +296,7 @@ pub(super) fn review(review: &Review, asked: u64, asked_ms: i64, told_expired: b
                     at_ms: one.at_ms,
                     decision_id: one.decision_id.to_string(),
                     session_id: one.session_id.map(String::from),
+                    asked: one.asked.map(|asked| asked_row(&asked)),
                 });
             }
             review::Event::Approved(one) => {
@@ -265,15 +306,18 @@ pub(super) fn review(review: &Review, asked: u64, asked_ms: i64, told_expired: b
                     by: name_row(&one.by),
                     reason: one.reason.to_string(),
                     session_id: one.session_id.map(String::from),
+                    once: one.once,
+                    into_baseline: one.into_baseline,
                 });
             }
+            review::Event::Used(at_ms) => row.used_ms = Some(at_ms),
             review::Event::Rejected(one) => {
                 row.rejected = Some(DecidedRow {
                     at_ms: one.at_ms,
                     until_ms: one.until_ms,
                     by: name_row(&one.by),
                     reason: one.reason.to_string(),
-                    session_id: None,
+                    ..DecidedRow::default()
                 });
             }
         }
@@ -299,7 +343,8 @@ pub(super) fn to_review(bytes: &[u8]) -> Option<(Review, u64, i64, bool)> {
     });
     if let Some(one) = row.opened {
         let session_id = one.session_id.map(SmolStr::from);
-        let opening = Opening { at_ms: one.at_ms, decision_id: one.decision_id.into(), session_id };
+        let asked = one.asked.map(|asked| Box::new(to_asked(asked)));
+        let opening = Opening { at_ms: one.at_ms, decision_id: one.decision_id.into(), session_id, asked };
         review.apply(row.round, review::Event::Opened(opening));
     }
     if let Some(one) = row.approved {
@@ -307,6 +352,8 @@ pub(super) fn to_review(bytes: &[u8]) -> Option<(Review, u64, i64, bool)> {
             at_ms: one.at_ms,
             ends_ms: one.until_ms,
             session_id: one.session_id.map(SmolStr::from),
+            once: one.once,
+            into_baseline: one.into_baseline,
             by: named(one.by),
             reason: one.reason.into(),
         };
@@ -321,7 +368,44 @@ pub(super) fn to_review(bytes: &[u8]) -> Option<(Review, u64, i64, bool)> {
         };
         review.apply(row.round, review::Event::Rejected(rejection));
     }
+    if let Some(used_ms) = row.used_ms {
+        review.apply(row.round, review::Event::Used(used_ms));
+    }
     Some((review, row.asked, row.asked_ms, row.told_expired))
+}
+
+fn asked_row(asked: &Asked) -> AskedRow {
+    let Asked { assessment, confidence, flags, evidence, baseline, named } = asked;
+    AskedRow {
+        assessment: assessment.to_string(),
+        confidence: u32::from(*confidence),
+        flags: texts(flags),
+        evidence: texts(evidence),
+        baseline: baseline.to_string(),
+        named: named.as_ref().map(|named| NamedRow {
+            task: named.task.to_string(),
+            targets: texts(&named.targets),
+            references: texts(&named.references),
+            network: named.network.to_string(),
+        }),
+    }
+}
+
+fn to_asked(row: AskedRow) -> Asked {
+    let short = |texts: Vec<String>| texts.into_iter().map(SmolStr::from).collect();
+    Asked {
+        assessment: row.assessment.into(),
+        confidence: u8::try_from(row.confidence).unwrap_or(u8::MAX),
+        flags: short(row.flags),
+        evidence: short(row.evidence),
+        baseline: row.baseline.into(),
+        named: row.named.map(|named| observed::Named {
+            task: named.task.into(),
+            targets: short(named.targets),
+            references: short(named.references),
+            network: named.network.into(),
+        }),
+    }
 }
 
 fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {

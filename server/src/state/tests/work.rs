@@ -30,12 +30,14 @@ fn asked(snapshot: &Snapshot, principal: &str, session: &str) -> (Attempt, Ask) 
 }
 
 fn opening(at_ms: i64) -> Opening {
-    Opening { at_ms, decision_id: "d".into(), session_id: None }
+    Opening { at_ms, decision_id: "d".into(), session_id: None, asked: None }
 }
 
 fn approve(state: &State, ask: &Ask, now: Now) -> Result<Settled, NotDecided> {
     let approval = |_: &_, grant_s: u64| {
         Ok(review::Approval {
+            once: false,
+            into_baseline: false,
             at_ms: now.wall_ms,
             ends_ms: now.wall_ms + i64::try_from(grant_s).unwrap() * 1000,
             session_id: None,
