@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::exit;
+pub(super) use learn::recorded;
 use crate::monitor::Fault;
 
 /// Attempts between two words of progress.
