@@ -250,8 +250,9 @@ impl AuditLearner {
         let action = review.action.as_ref().map(|action| action.id.clone()).unwrap_or_default();
         let mut done = Approved::default();
         note(&mut done, &action, "", named, at_ms);
-        // What came before it was not asked.
+        // What came before it, and where it came from, was not asked.
         done.transitions.clear();
+        done.networks.clear();
         let reviewed = Reviewed {
             review: key.0.clone(),
             round: key.1,

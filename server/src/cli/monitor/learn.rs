@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use cardea_core::behavior::promoted::Decided;
 use cardea_core::behavior::{Kept, Promotion, Response};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use super::{Progress, ended};
 use crate::monitor::attempts::Attempts;
@@ -34,7 +35,7 @@ pub(in crate::cli) struct LearnArgs {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Who approved the runs; evidence names it.
-    #[arg(long, value_name = "NAME", default_value = "nobody")]
+    #[arg(long, value_name = "NAME", default_value = "nobody", value_parser = NonEmptyStringValueParser::new())]
     approved_by: String,
     /// Older baselines to add to.
     #[arg(long, value_name = "FILE")]

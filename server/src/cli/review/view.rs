@@ -57,12 +57,21 @@ pub(super) struct ReviewView {
     rejected_until: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deviation: Option<DeviationView>,
-    /// Whether it can be approved into the next baseline.
-    learnable: bool,
+    /// What an approval into the next baseline takes up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    learnable: Option<LearnableView>,
     into_baseline: bool,
     once: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     used_at: Option<String>,
+}
+
+/// What would be approved for the principal, in which task; empty: in none.
+#[derive(Serialize)]
+struct LearnableView {
+    task: String,
+    targets: Vec<String>,
+    references: Vec<String>,
 }
 
 /// How the attempt deviated when the round was opened.
@@ -110,7 +119,11 @@ impl From<&v1::Review> for ReviewView {
                 evidence: of.evidence,
                 baseline: of.baseline,
             }),
-            learnable: review.learnable.is_some(),
+            learnable: review.learnable.clone().map(|of| LearnableView {
+                task: of.task,
+                targets: of.targets,
+                references: of.references,
+            }),
             into_baseline: review.into_baseline,
             once: grant.is_some_and(|grant| grant.once),
             used_at: grant.and_then(|grant| time(grant.used_at.as_ref())),
@@ -196,13 +209,22 @@ pub(super) fn details(review: &v1::Review) -> String {
     }
     if let Some(of) = view.deviation {
         let against = if of.baseline.is_empty() { "no baseline".to_owned() } else { of.baseline };
-        let line = format!("{}, {} percent sure, against {}", of.assessment, of.confidence, printable(&against));
+        let line = format!("{}, {} percent sure, against {}", of.assessment, of.confidence, against);
         node::field(&mut text, "deviates", &line);
         for sentence in &of.evidence {
             let _ = writeln!(text, "  {}", printable(sentence));
         }
-        if !view.learnable {
-            let _ = writeln!(text, "  cannot be approved into a baseline: it names more than a review keeps");
+        match view.learnable {
+            None => {
+                let what = "cannot be approved into a baseline: it names more than a review keeps";
+                let _ = writeln!(text, "  {what}");
+            }
+            Some(of) => {
+                let task = if of.task.is_empty() { "no task".to_owned() } else { format!("task {}", of.task) };
+                let names: Vec<_> = of.targets.into_iter().chain(of.references).collect();
+                let line = format!("in {task}: {}", names.join(", "));
+                node::field(&mut text, "learnable", &line);
+            }
         }
     }
     if let Some(by) = view.decided_by {

@@ -149,7 +149,8 @@ fn a_gap_and_a_signal_take_out_what_ran_then() {
 #[test]
 fn what_a_reviewer_approved_is_taken_up_unless_it_was_taken_back() {
     let review = |id: &str, change: &str, to: &str| {
-        let named = v1::ObservedRecord { task: "t".into(), targets: vec![to.into()], ..Default::default() };
+        let (task, targets, network) = ("t".into(), vec![to.into()], "elsewhere".into());
+        let named = v1::ObservedRecord { task, targets, network, ..Default::default() };
         Entry::Review(v1::ReviewRecord {
             review_id: id.into(),
             round: 1,
@@ -164,6 +165,8 @@ fn what_a_reviewer_approved_is_taken_up_unless_it_was_taken_back() {
     let entries = [review("1", "approved", "new"), review("2", "approved", "gone"), review("2", "revoked", "gone")];
     let (kept, _) = learn(Choice::default(), entries);
     assert_eq!(targets(&kept), (0, vec!["new"]), "names, and no run");
+    let approved = &kept.baselines[AGENT]["t"];
+    assert!(approved.networks.is_empty() && approved.transitions.is_empty(), "nobody asked for these");
     assert_eq!(kept.reviewed.len(), 1);
     assert_eq!(kept.reviewed[0].by, "Person::\"ann\"");
     assert!(Kept::parse_any(&kept.bytes().unwrap()).is_ok());
