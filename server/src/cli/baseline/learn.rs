@@ -151,6 +151,9 @@ fn nothing(args: &LearnArgs, left_out: &LeftOut) -> String {
     for (why, sessions) in &left_out.sessions {
         let _ = write!(what, "; {sessions} sessions {}", why.words());
     }
+    if args.config.is_some() && left_out.attempts > 0 {
+        let _ = write!(what, "; {} attempts deviate from the baselines", left_out.attempts);
+    }
     if left_out.sessions.is_empty() && args.config.is_none() {
         what.push_str(
             "; attempts are recorded for learning where a policy reads what the bundle compares, and without --identity only those of \
