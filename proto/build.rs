@@ -12,7 +12,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out, descriptors.encode_to_vec())?;
     // Few decisions have them, and they would be half of each.
     let (deviation, observed) = (".cardea.v1.DecisionRecord.deviation", ".cardea.v1.DecisionRecord.observed");
-    tonic_prost_build::configure().btree_map(".").boxed(deviation).boxed(observed).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .btree_map(".")
+        .boxed(deviation)
+        .boxed(observed)
+        .compile_fds(descriptors)?;
     println!("cargo:rerun-if-changed=cardea");
     Ok(())
 }

@@ -103,7 +103,8 @@ impl Approvals {
     /// There is no randomness to draw a key from, or an identity is no entity.
     pub(crate) fn compile(kept: Option<&Kept>, settings: &BehaviorSettings) -> Result<Self, Fault> {
         let key = key()?;
-        let compiled = kept.map(|kept| kept.compile(&key, &settings.rules).into_identities()).unwrap_or_default();
+        let compiled =
+            kept.map(|kept| kept.compile(&key, &settings.rules).into_identities()).unwrap_or_default();
         let identities: Result<_, Fault> = compiled
             .into_iter()
             .map(|(name, identity)| match identity_uid(&name) {
@@ -112,7 +113,12 @@ impl Approvals {
             })
             .collect();
         let version = kept.map(|kept| (kept.version, SmolStr::from(kept.approved_by.as_str())));
-        Ok(Self { key, identities: identities?, observing: Observing::of(settings.observe.as_ref()), version })
+        Ok(Self {
+            key,
+            identities: identities?,
+            observing: Observing::of(settings.observe.as_ref()),
+            version,
+        })
     }
 
     /// The key that everything in it is fingerprinted with.

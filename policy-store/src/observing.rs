@@ -89,7 +89,8 @@ fn warning(settings: &ObserveSettings, now_ms: i64) -> Option<Fault> {
         (message, "take the table out, or give it a later `until`")
     } else if left_ms > LONG_MS {
         let days = left_ms / (24 * 3600 * 1000);
-        let message = format!("`[behavior.observe]` goes on for {days} days, and holds nobody to a baseline so long");
+        let message =
+            format!("`[behavior.observe]` goes on for {days} days, and holds nobody to a baseline so long");
         (message, "end it once the baseline is learned: a month shows what is done each month")
     } else {
         return None;

@@ -32,7 +32,8 @@ read = ["read"]
 egress = ["send"]
 "#;
 
-const OBSERVE: &str = "[behavior.observe]\nidentities = ['Agent::\"sec\"']\nuntil = \"2999-01-01T00:00:00Z\"\n";
+const OBSERVE: &str =
+    "[behavior.observe]\nidentities = ['Agent::\"sec\"']\nuntil = \"2999-01-01T00:00:00Z\"\n";
 
 const SCHEMA: &str = "entity Agent; entity Mailbox;
 action read, send appliesTo { principal: Agent, resource: Mailbox, context: {
@@ -132,7 +133,8 @@ impl Node {
 
 fn send(session: &str, to: &str, link: Option<&str>) -> Result<v1::Attempt> {
     let text = |text: &str| v1::Value { kind: Some(v1::value::Kind::String(text.to_owned())) };
-    let set = |one: &str| v1::Value { kind: Some(v1::value::Kind::Set(v1::ValueSet { values: vec![text(one)] })) };
+    let set =
+        |one: &str| v1::Value { kind: Some(v1::value::Kind::Set(v1::ValueSet { values: vec![text(one)] })) };
     let links = link.map(|link| ("links".to_owned(), set(link)));
     let context = [("to".to_owned(), text(to))].into_iter().chain(links).collect();
     Ok(v1::Attempt { context, ..attempt("Agent::sec", "send", "Mailbox::in", session)? })
@@ -149,13 +151,23 @@ fn fine(words: &[&str]) -> Result<Finished> {
 }
 
 /// Learns what was observed, promotes it and imports it into a bundle without observing.
-async fn promoted(node: &mut Node) -> Result<(TempDir, TempDir)> {
+fn promoted(node: &Node) -> Result<(TempDir, TempDir)> {
     let here = tempfile::tempdir()?;
     let at = |name: &str| here.path().join(name).display().to_string();
     let (candidate, next) = (at("candidate.json"), at("next.json"));
     let audit = node.cardea.audit_dir().display().to_string();
     fine(&["baseline", "learn", "--audit", &audit, "--out", &candidate])?;
-    fine(&["baseline", "promote", &candidate, "--approved-by", "ann", "--reason", "seen in testing", "--out", &next])?;
+    fine(&[
+        "baseline",
+        "promote",
+        &candidate,
+        "--approved-by",
+        "ann",
+        "--reason",
+        "seen in testing",
+        "--out",
+        &next,
+    ])?;
     let bundle = bundle("")?;
     fine(&["baseline", "import", &next, "--bundle", &bundle.path().display().to_string()])?;
     Ok((bundle, here))
@@ -176,15 +188,21 @@ async fn what_was_observed_is_approved_once_somebody_promoted_it_and_nothing_els
     assert_eq!((deviation.assessment.as_str(), deviation.observed), ("abuse", true));
     let observed = record.observed.context("nothing to learn from")?;
     assert_eq!((observed.task.as_str(), observed.observing), ("month", true));
-    assert_eq!((observed.targets, observed.references), (vec!["dan".to_owned()], vec!["https://evil.io/".to_owned()]));
+    assert_eq!(
+        (observed.targets, observed.references),
+        (vec!["dan".to_owned()], vec!["https://evil.io/".to_owned()])
+    );
 
-    let (next, here) = promoted(&mut node).await?;
+    let (next, here) = promoted(&node)?;
     let path = next.path().display().to_string();
     fine(&["bundle", "check", &path, "--deny", "warnings"])?;
     let shown = fine(&["baseline", "show", &format!("{path}/baselines.json"), "--format", "json"])?;
     let shown: Value = serde_json::from_str(&shown.stdout)?;
     assert_eq!((&shown["version"], &shown["approved_by"]), (&1.into(), &"ann".into()));
-    assert_eq!((&shown["baselines"][0]["runs"], &shown["promotions"][0]["reason"]), (&9.into(), &"seen in testing".into()));
+    assert_eq!(
+        (&shown["baselines"][0]["runs"], &shown["promotions"][0]["reason"]),
+        (&9.into(), &"seen in testing".into())
+    );
     let candidate = here.path().join("candidate.json").display().to_string();
     let refused = run(&["baseline", "import", &candidate, "--bundle", &path])?;
     assert!(refused.code == Some(2) && refused.stderr.contains("nobody approved"), "{}", refused.stderr);
@@ -235,61 +253,123 @@ async fn observing_excuses_what_is_new_and_never_scope_and_ends_by_itself() -> R
     Ok(())
 }
 
-#[tokio::test]
-async fn a_reviewer_sees_the_evidence_and_approves_once_and_into_the_next_baseline() -> Result<()> {
+/// A node whose baseline knows ann and bob, and the review that sending to carl opened there.
+struct Asked {
+    node: Node,
+    bundle: TempDir,
+    here: TempDir,
+    review: v1::Review,
+}
+
+async fn asked() -> Result<Asked> {
     let observing = bundle(OBSERVE)?;
     let mut node = Node::serving(observing.path()).await?;
     node.work().await?;
-    let (next, here) = promoted(&mut node).await?;
-    let strict = fs::read_to_string(next.path().join("policies/all.cedar"))?;
-    // The new party is asked about, not refused.
-    fs::write(next.path().join("policies/all.cedar"), strict.replace("== \"abuse\"", "== \"misconfiguration\""))?;
-    let mut node = Node::serving(next.path()).await?;
+    let (bundle, here) = promoted(&node)?;
+    // A new party is asked about, not refused.
+    let policies = bundle.path().join("policies/all.cedar");
+    fs::write(&policies, fs::read_to_string(&policies)?.replace("== \"abuse\"", "== \"misconfiguration\""))?;
+    let mut node = Node::serving(bundle.path()).await?;
     node.session("s").await?;
-    let asked = node.send("s", "carl").await?;
-    assert_eq!(asked.decision(), Decision::StepUp);
-    let review = node.review(&asked).await?;
+    let verdict = node.send("s", "carl").await?;
+    ensure!(verdict.decision() == Decision::StepUp, "{verdict:?}");
+    let review = node.review(&verdict).await?;
+    Ok(Asked { node, bundle, here, review })
+}
+
+#[tokio::test]
+async fn a_reviewer_sees_the_evidence_and_an_approval_for_one_attempt_opens_one_of_eight() -> Result<()> {
+    let Asked { node, review, .. } = &mut asked().await?;
     let deviation = review.deviation.clone().context("no evidence")?;
-    assert_eq!((deviation.assessment.as_str(), deviation.baseline.as_str()), ("abuse", "1 (approved by ann)"));
+    assert_eq!(
+        (deviation.assessment.as_str(), deviation.baseline.as_str()),
+        ("abuse", "1 (approved by ann)")
+    );
     assert!(deviation.evidence.iter().any(|line| line.contains("carl was never a target")), "{deviation:?}");
     let url = node.url();
     let shown = fine(&["review", "show", "--node", &url, &review.id])?.stdout;
-    assert!(shown.contains("carl was never a target") && shown.contains("abuse"), "{shown}");
+    for words in ["carl was never a target", "abuse", "in task month: carl"] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
     fine(&[
-        "review", "approve", "--node", &url, &review.id, "--as", "Person::\"ann\"", "--once", "--into-baseline",
-        "--reason", "a new owner",
+        "review",
+        "approve",
+        "--node",
+        &url,
+        &review.id,
+        "--as",
+        "Person::\"ann\"",
+        "--once",
+        "--for",
+        "5m",
     ])?;
-
-    // Eight at the same time, on eight connections: one is allowed.
+    // At the same time, on eight connections.
     let retry = || async { node.cardea.clients()?.decide(send("s", "carl", None)?).await };
     let (a, b, c, d, e, f, g, h) =
         tokio::try_join!(retry(), retry(), retry(), retry(), retry(), retry(), retry(), retry())?;
-    let verdicts = [a, b, c, d, e, f, g, h];
-    let allowed = verdicts.iter().filter(|verdict| verdict.decision() == Decision::Allow);
-    assert_eq!(allowed.count(), 1);
+    let allowed = [a, b, c, d, e, f, g, h].iter().filter(|one| one.decision() == Decision::Allow).count();
+    assert_eq!(allowed, 1);
     // Asked anew: the next round is opened shortly after.
     wait::until("the next round", async || {
-        let review = node.clients.review.get(v1::GetReviewRequest { id: review.id.clone() }).await?.into_inner().review;
+        let request = v1::GetReviewRequest { id: review.id.clone() };
+        let review = node.clients.review.get(request).await?.into_inner().review;
         Ok(review.filter(|review| review.round == 2))
     })
     .await?;
+    Ok(())
+}
 
+#[tokio::test]
+async fn what_a_reviewer_approves_into_the_next_baseline_counts_once_somebody_promoted_it() -> Result<()> {
+    let Asked { node, bundle, here, review } = &mut asked().await?;
+    let (url, by) = (node.url(), "Person::\"ann\"");
+    fine(&[
+        "review",
+        "approve",
+        "--node",
+        &url,
+        &review.id,
+        "--as",
+        by,
+        "--into-baseline",
+        "--reason",
+        "a new owner",
+    ])?;
     let at = |name: &str| here.path().join(name).display().to_string();
     let (candidate, second) = (at("second.json"), at("baselines-2.json"));
-    let learned = fine(&["baseline", "learn", "--node", &url, "--identity", "Agent::\"sec\"", "--out", &candidate])?;
-    assert!(learned.stdout.contains("approved in review by Person::\"ann\": send"), "{}", learned.stdout);
-    assert!(learned.stdout.contains("had an attempt that deviates"), "{}", learned.stdout);
+    let learned =
+        fine(&["baseline", "learn", "--node", &url, "--identity", "Agent::\"sec\"", "--out", &candidate])?
+            .stdout;
+    assert!(learned.contains("approved in review by Person::\"ann\": send"), "{learned}");
     let onto = at("next.json");
-    let promoted =
-        fine(&["baseline", "promote", &candidate, "--onto", &onto, "--approved-by", "eve", "--out", &second])?;
+    let promoted = fine(&[
+        "baseline",
+        "promote",
+        &candidate,
+        "--onto",
+        &onto,
+        "--approved-by",
+        "eve",
+        "--out",
+        &second,
+    ])?;
     assert!(promoted.stdout.contains("+ target send → carl"), "{}", promoted.stdout);
     assert!(promoted.stdout.contains("(9 -> 9 runs)"), "nothing matures by reviews: {}", promoted.stdout);
-    let again = run(&["baseline", "promote", &candidate, "--onto", &second, "--approved-by", "eve", "--out", &at("x")])?;
+    let again = run(&[
+        "baseline",
+        "promote",
+        &candidate,
+        "--onto",
+        &second,
+        "--approved-by",
+        "eve",
+        "--out",
+        &at("x"),
+    ])?;
     assert!(again.code == Some(2) && again.stderr.contains("promoted before"), "{}", again.stderr);
 
-    let path = next.path().display().to_string();
-    fine(&["baseline", "import", &second, "--bundle", &path])?;
-    let mut node = Node::serving(next.path()).await?;
+    fine(&["baseline", "import", &second, "--bundle", &bundle.path().display().to_string()])?;
+    let mut node = Node::serving(bundle.path()).await?;
     node.session("s").await?;
     assert_eq!(node.send("s", "carl").await?.decision(), Decision::Allow);
     assert_eq!(node.send("s", "dan").await?.decision(), Decision::StepUp);
@@ -301,7 +381,7 @@ async fn a_file_of_another_line_is_refused_and_what_a_bundle_carries_comes_out_o
     let observing = bundle(OBSERVE)?;
     let mut node = Node::serving(observing.path()).await?;
     node.work().await?;
-    let (next, here) = promoted(&mut node).await?;
+    let (next, here) = promoted(&node)?;
     let at = |name: &str| here.path().join(name).display().to_string();
     let path = next.path().display().to_string();
     // Somebody starts anew, without the history.
@@ -329,7 +409,8 @@ async fn the_audit_becomes_a_report_with_the_answers() -> Result<()> {
     audit::decision(&mut node.clients, &stranger.decision_id).await?;
     let here = tempfile::tempdir()?;
     let out = here.path().join("report.html").display().to_string();
-    let (audit, bundle) = (node.cardea.audit_dir().display().to_string(), observing.path().display().to_string());
+    let (audit, bundle) =
+        (node.cardea.audit_dir().display().to_string(), observing.path().display().to_string());
     let told = fine(&["monitor", "report", "--audit", &audit, "--bundle", &bundle, "--out", &out])?;
     assert!(told.stderr.contains("Of all attempts"), "{}", told.stderr);
     let page = fs::read_to_string(&out)?;

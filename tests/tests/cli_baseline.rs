@@ -178,11 +178,18 @@ fn recorded_runs_become_a_candidate_that_counts_for_nobody_before_it_is_promoted
         let refused = place.run(args)?;
         assert_eq!(refused.code, Some(2), "{args}: {}", refused.stderr);
     }
-    let promoted = place.fine("baseline promote @candidate.json --onto @old.json --approved-by eve --out @next.json")?;
-    assert!(promoted.contains("+ target send_email → bob") && promoted.contains("(8 -> 16 runs)"), "{promoted}");
+    let promoted =
+        place.fine("baseline promote @candidate.json --onto @old.json --approved-by eve --out @next.json")?;
+    assert!(
+        promoted.contains("+ target send_email → bob") && promoted.contains("(8 -> 16 runs)"),
+        "{promoted}"
+    );
     let said = place.json("baseline show @next.json")?;
     let history = &said["promotions"][0];
-    assert_eq!((&history["approved_by"], &history["added"], &said["version"]), (&json!("eve"), &json!(2), &json!(2)));
+    assert_eq!(
+        (&history["approved_by"], &history["added"], &said["version"]),
+        (&json!("eve"), &json!(2), &json!(2))
+    );
     assert_eq!(history["from"].as_str().map(str::len), Some(64), "the digest of what it was made from");
     // With what is approved at hand, what deviates from it is not even a candidate.
     let careful = place.run(&format!("{learn} --baseline @old.json"))?;
@@ -213,10 +220,16 @@ fn what_was_also_done_without_a_target_is_a_difference() -> Result<()> {
     place.write("runs.jsonl", &[line("to:ann"), line("-")].join("\n"))?;
     place.write("named.jsonl", &[line("to:ann"), line("to:ann")].join("\n"))?;
     for name in ["runs", "named"] {
-        place.fine(&format!("monitor learn --attempts @{name}.jsonl --config @monitor.toml --out @{name}.json"))?;
+        place.fine(&format!(
+            "monitor learn --attempts @{name}.jsonl --config @monitor.toml --out @{name}.json"
+        ))?;
     }
     let told = place.run("baseline diff @named.json @runs.json --fail-on widening")?;
-    assert!(told.code == Some(1) && told.stdout.contains("+ action send_email without a target"), "{}", told.stdout);
+    assert!(
+        told.code == Some(1) && told.stdout.contains("+ action send_email without a target"),
+        "{}",
+        told.stdout
+    );
     Ok(())
 }
 

@@ -355,7 +355,9 @@ async fn a_grant_for_one_attempt_opens_no_hold_is_used_once_and_stays_used_after
     assert_eq!(decision(&point.answer().await?), Decision::StepUp);
     assert_eq!(clients.decide(write("orders")?).await?.decision(), Decision::Allow);
     let used = audit::find(&mut clients, "the record of its use", |record| match &record.entry {
-        Some(v1::record::Entry::Review(review)) if review.change == "used" => Some((review.round, review.once)),
+        Some(v1::record::Entry::Review(review)) if review.change == "used" => {
+            Some((review.round, review.once))
+        }
         _ => None,
     });
     assert_eq!(used.await?, (1, true));

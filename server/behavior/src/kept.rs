@@ -150,10 +150,14 @@ pub enum Unkept {
     #[error("is `{0}`, and this version reads `{FORMAT}`; learn it again")]
     Format(String),
     /// Nobody approved it.
-    #[error("is a candidate that nobody approved; look at it with `cardea baseline show`, and approve it with `cardea baseline promote`")]
+    #[error(
+        "is a candidate that nobody approved; look at it with `cardea baseline show`, and approve it with `cardea baseline promote`"
+    )]
     Unapproved,
     /// Its history is not one that promoting writes.
-    #[error("has a history that does not lead to its version and approver; take the file that `cardea baseline promote` wrote")]
+    #[error(
+        "has a history that does not lead to its version and approver; take the file that `cardea baseline promote` wrote"
+    )]
     History,
     /// More baselines than may be.
     #[error("has more than {BASELINES_MAX} baselines; learn fewer identities or tasks into one file")]

@@ -71,7 +71,12 @@ mod tests {
     use super::*;
 
     fn deviation(flags: &[Flag], assessment: Assessment) -> Deviation {
-        Deviation { flags: flags.iter().copied().collect(), assessment, confidence: 60, ..Deviation::default() }
+        Deviation {
+            flags: flags.iter().copied().collect(),
+            assessment,
+            confidence: 60,
+            ..Deviation::default()
+        }
     }
 
     #[test]

@@ -121,7 +121,9 @@ pub enum Unpromoted {
     #[error("an approver has 1 to {TEXT_BYTES_MAX} bytes, a reason at most {TEXT_BYTES_MAX}")]
     Words,
     /// There is no place for it.
-    #[error("would have more than {BASELINES_MAX} baselines, or one more than {ENTRIES_MAX} names; expire some first")]
+    #[error(
+        "would have more than {BASELINES_MAX} baselines, or one more than {ENTRIES_MAX} names; expire some first"
+    )]
     TooLarge,
 }
 
@@ -175,7 +177,9 @@ impl Kept {
                 left_out |= known.left_out > lost;
             }
         }
-        if left_out || next.baselines.values().map(std::collections::BTreeMap::len).sum::<usize>() > BASELINES_MAX {
+        if left_out
+            || next.baselines.values().map(std::collections::BTreeMap::len).sum::<usize>() > BASELINES_MAX
+        {
             return Err(Unpromoted::TooLarge);
         }
         let reviewers: BTreeSet<&String> = learned.reviewed.iter().map(|one| &one.by).collect();
@@ -195,7 +199,12 @@ impl Kept {
     ///
     /// # Errors
     /// Nobody is named, or in too many words.
-    pub fn decide(&mut self, before: &Self, entry: Promotion, decided: Decided<'_>) -> Result<(), Unpromoted> {
+    pub fn decide(
+        &mut self,
+        before: &Self,
+        entry: Promotion,
+        decided: Decided<'_>,
+    ) -> Result<(), Unpromoted> {
         let Decided { by, at_ms, reason } = decided;
         if by.is_empty() || by.len() > TEXT_BYTES_MAX || reason.len() > TEXT_BYTES_MAX {
             return Err(Unpromoted::Words);

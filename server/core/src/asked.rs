@@ -57,7 +57,9 @@ fn bounded(sentences: &[String]) -> Vec<SmolStr> {
     let mut kept: Vec<SmolStr> =
         sentences.iter().take_while(|sentence| fits(sentence)).map(SmolStr::from).collect();
     if kept.len() < sentences.len() {
-        kept.push(format!("{} sentences more: see the record of the decision", sentences.len() - kept.len()).into());
+        kept.push(
+            format!("{} sentences more: see the record of the decision", sentences.len() - kept.len()).into(),
+        );
     }
     kept
 }

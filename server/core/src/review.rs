@@ -120,7 +120,9 @@ pub enum ReviewFault {
     #[error("the attempt that opened the review named no session to bind the grant to")]
     NoSession,
     /// There is nothing to take up.
-    #[error("the attempt was not compared with a baseline, or names more than a review keeps: nothing of it can be learned")]
+    #[error(
+        "the attempt was not compared with a baseline, or names more than a review keeps: nothing of it can be learned"
+    )]
     NothingToLearn,
     /// The reason is too long.
     #[error("a reason has at most {REASON_BYTES_MAX} bytes")]
@@ -213,7 +215,9 @@ impl Review {
     pub fn over_ms(&self) -> i64 {
         match (&self.rejected, self.approved()) {
             (Some(rejected), _) => rejected.until_ms,
-            (None, Some(approved)) => self.used_ms().map_or(approved.ends_ms, |used| used.min(approved.ends_ms)),
+            (None, Some(approved)) => {
+                self.used_ms().map_or(approved.ends_ms, |used| used.min(approved.ends_ms))
+            }
             (None, None) => self.expires_ms(),
         }
     }
@@ -252,7 +256,13 @@ impl Review {
         // The answer to a call may get lost; its repetition asks for nothing new.
         let is_repeated = self.approved().is_some_and(|known| {
             (&known.by, &known.session_id, &known.reason, known.once, known.into_baseline)
-                == (&approval.by, &approval.session_id, &approval.reason, approval.once, approval.into_baseline)
+                == (
+                    &approval.by,
+                    &approval.session_id,
+                    &approval.reason,
+                    approval.once,
+                    approval.into_baseline,
+                )
         });
         if self.status(now) != Status::Pending && !(is_repeated && self.status(now) == Status::Approved) {
             return Err(ReviewFault::NotPending);

@@ -7,8 +7,8 @@ use cardea_proto::v1;
 
 use super::record::{
     Basis, Body, BundleRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord,
-    HoldCause, HoldRecord, HopVerdict, ObservedRecord, Reason, Record, Replay, ReplayFact, SessionRecord, ShadowAnswer,
-    ShadowRecord, SignalRecord, StreamRecord, Value,
+    HoldCause, HoldRecord, HopVerdict, ObservedRecord, Reason, Record, Replay, ReplayFact, SessionRecord,
+    ShadowAnswer, ShadowRecord, SignalRecord, StreamRecord, Value,
 };
 
 impl From<Record> for v1::Record {

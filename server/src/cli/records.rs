@@ -65,15 +65,16 @@ impl RecordArgs {
         visit: &mut impl FnMut(&v1::Record) -> Result<(), Fault>,
     ) -> Result<(), Ended> {
         let mut client = node::connect(url, &self.tls).await?;
-        let there = client.status().await.map_err(Failure::from)?.audit.map_or(0, |audit| audit.last_sequence);
+        let there =
+            client.status().await.map_err(Failure::from)?.audit.map_or(0, |audit| audit.last_sequence);
         let goes_on = self.follow || self.during.is_some();
         if !goes_on && there < self.from {
             return Ok(());
         }
         let mut records = client.audit_from(self.from, None).await.map_err(Failure::from)?;
-        let span = self.during.map_or(Duration::MAX, |span| {
-            Duration::from_millis(u64::try_from(span.ms).unwrap_or(0))
-        });
+        let span = self
+            .during
+            .map_or(Duration::MAX, |span| Duration::from_millis(u64::try_from(span.ms).unwrap_or(0)));
         let over = tokio::time::sleep(span.min(LONGEST));
         tokio::pin!(over);
         loop {

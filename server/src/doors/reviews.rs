@@ -297,7 +297,9 @@ fn message(known: &Known, now: Now) -> v1::Review {
         }),
         rejected_until: review.rejected().map(|no| wire::timestamp(no.until_ms)),
         deviation: shown.map(|asked| deviation(asked).into()),
-        learnable: shown.and_then(|asked| asked.named.as_ref()).map(|named| ObservedRecord::from(named).into()),
+        learnable: shown
+            .and_then(|asked| asked.named.as_ref())
+            .map(|named| ObservedRecord::from(named).into()),
         into_baseline: review.approved().is_some_and(|yes| yes.into_baseline) && review.rejected().is_none(),
     }
 }
@@ -314,9 +316,7 @@ fn refuse(refusal: &NotDecided) -> Status {
         NotDecided::NoRequirement(_)
         | NotDecided::Fault(
             ReviewFault::OtherRound { .. } | ReviewFault::NotPending | ReviewFault::NothingToLearn,
-        ) => {
-            Status::failed_precondition(text)
-        }
+        ) => Status::failed_precondition(text),
         NotDecided::Fault(ReviewFault::BadEnd(_) | ReviewFault::NoSession | ReviewFault::TooWordy) => {
             Status::invalid_argument(text)
         }

@@ -82,7 +82,7 @@ pub enum TooMuch {
 pub struct AuditLearner {
     choice: Choice,
     hasher: RandomState,
-    open: HashMap<SessionKey, Session>,
+    open: BTreeMap<SessionKey, Session>,
     order: VecDeque<SessionKey>,
     names: usize,
     spoilt: HashMap<u64, Why>,
@@ -110,7 +110,7 @@ impl AuditLearner {
         Self {
             choice,
             hasher: RandomState::new(),
-            open: HashMap::new(),
+            open: BTreeMap::new(),
             order: VecDeque::new(),
             names: 0,
             spoilt: HashMap::new(),
@@ -351,7 +351,8 @@ fn note(done: &mut Approved, action: &str, previous: &str, observed: &v1::Observ
     let targets: Vec<&str> = observed.targets.iter().map(String::as_str).collect();
     let references: Vec<&str> = observed.references.iter().map(String::as_str).collect();
     let (targets, references) = (targets.as_slice(), references.as_slice());
-    let observed = Observed { action, targets, references, network: &observed.network, ..Observed::default() };
+    let observed =
+        Observed { action, targets, references, network: &observed.network, ..Observed::default() };
     done.note(&Step { observed, previous, at_ms });
 }
 
@@ -360,7 +361,8 @@ fn deviates(deviation: &v1::DeviationRecord, is_observed: bool) -> bool {
     use Assessment::{Abuse, Misconfiguration, None, WorkflowChange};
     let known = [None, Misconfiguration, WorkflowChange];
     let assessment = known.into_iter().find(|one| one.name() == deviation.assessment).unwrap_or(Abuse);
-    let named = deviation.flags.iter().filter_map(|name| Flag::ALL.into_iter().find(|flag| flag.name() == name));
+    let named =
+        deviation.flags.iter().filter_map(|name| Flag::ALL.into_iter().find(|flag| flag.name() == name));
     is_flagged(named.collect::<Flags>(), assessment, is_observed)
 }
 

@@ -49,7 +49,8 @@ impl Segments {
                 }
             }
             if of_dir.is_empty() {
-                let what = format!("holds no segments (*.{SUFFIX}); name the directory in `audit.dir` of a node");
+                let what =
+                    format!("holds no segments (*.{SUFFIX}); name the directory in `audit.dir` of a node");
                 return Err(Fault::of(path, what));
             }
             // Names are numbers of the same length.
@@ -63,8 +64,8 @@ impl Segments {
         loop {
             let Some((path, file, number)) = &mut self.open else {
                 let Some((path, is_first)) = self.files.pop_front() else { return Ok(None) };
-                let file =
-                    File::open(&path).map_err(|error| Fault::of(&path, format!("cannot be opened: {error}")))?;
+                let file = File::open(&path)
+                    .map_err(|error| Fault::of(&path, format!("cannot be opened: {error}")))?;
                 if is_first {
                     self.next = None;
                 }

@@ -80,9 +80,9 @@ fn model(events: &[(u32, Event)], now_ms: i64) -> (u32, Status, Option<i64>) {
         .min();
     let approved = of_round
         .iter()
-        .filter_map(
-            |event| if let Event::Approved(one) = event { Some((one.at_ms, one.ends_ms, one.once)) } else { None },
-        )
+        .filter_map(|event| {
+            if let Event::Approved(one) = event { Some((one.at_ms, one.ends_ms, one.once)) } else { None }
+        })
         .min();
     let is_used = of_round.iter().any(|event| matches!(event, Event::Used(_)));
     let is_rejected = of_round.iter().any(|event| matches!(event, Event::Rejected(_)));

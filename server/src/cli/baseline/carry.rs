@@ -119,7 +119,8 @@ fn try_import(args: &ImportArgs) -> Result<End, Fault> {
     }
     files.insert(NAME.into(), bytes.clone());
     let report = lint::check(&files);
-    for fault in report.findings.iter().filter(|one| one.severity == Severity::Error || one.file() == Path::new(NAME))
+    for fault in
+        report.findings.iter().filter(|one| one.severity == Severity::Error || one.file() == Path::new(NAME))
     {
         eprint!("{}", drawn(fault));
     }
@@ -135,8 +136,8 @@ fn try_import(args: &ImportArgs) -> Result<End, Fault> {
         difference: diff::difference(has, &next.kept),
     };
     let Imported { bundle, version, approved_by, .. } = &imported;
-    let text =
-        diff::human(&imported.difference) + &format!("{bundle}: baselines version {version}, approved by {approved_by}\n");
+    let text = diff::human(&imported.difference)
+        + &format!("{bundle}: baselines version {version}, approved by {approved_by}\n");
     tell(args.format, &text, &imported)?;
     Ok(End::Done)
 }

@@ -111,7 +111,8 @@ fn learn(args: &LearnArgs) -> Result<(), Fault> {
         Some(config) => {
             let config = Config::read(config)?;
             let older = args.baseline.as_deref().map(KeptFile::approved).transpose()?;
-            let learned = recorded(&config, &args.attempts, Kept::candidate(), older.as_ref().map(|of| &of.kept))?;
+            let learned =
+                recorded(&config, &args.attempts, Kept::candidate(), older.as_ref().map(|of| &of.kept))?;
             (learned.kept, LeftOut { attempts: learned.left_out, ..LeftOut::default() })
         }
         None => audited(args)?,
@@ -193,7 +194,8 @@ fn told<'a>(args: &LearnArgs, kept: &'a Kept, left_out: &LeftOut) -> Told<'a> {
 
 fn human(told: &Told<'_>) -> String {
     let Told { out, baselines, runs, attempts, left_out_attempts, .. } = told;
-    let mut text = format!("{out}: a candidate, {baselines} baselines from {runs} runs, {attempts} attempts\n");
+    let mut text =
+        format!("{out}: a candidate, {baselines} baselines from {runs} runs, {attempts} attempts\n");
     for LeftOutView { why, sessions } in &told.left_out {
         let _ = writeln!(text, "left out: {sessions} sessions that {why}");
     }
@@ -205,7 +207,8 @@ fn human(told: &Told<'_>) -> String {
         let _ = writeln!(text, "  {} {}: {why}", printable(identity), printable(session));
     }
     text.push_str(&reviewed(told.reviewed));
-    let _ = writeln!(text, "look at it with `cardea baseline show`, approve it with `cardea baseline promote`");
+    let _ =
+        writeln!(text, "look at it with `cardea baseline show`, approve it with `cardea baseline promote`");
     text
 }
 
@@ -213,7 +216,8 @@ fn human(told: &Told<'_>) -> String {
 pub(super) fn reviewed(reviews: &[Reviewed]) -> String {
     const SHOWN_MAX: usize = 50;
     let line = |one: &Reviewed| {
-        let task = if one.task.is_empty() { String::new() } else { format!(" in task {}", printable(&one.task)) };
+        let task =
+            if one.task.is_empty() { String::new() } else { format!(" in task {}", printable(&one.task)) };
         let (by, identity, action) = (printable(&one.by), printable(&one.identity), printable(&one.action));
         format!("approved in review by {by}: {action} of {identity}{task}\n")
     };

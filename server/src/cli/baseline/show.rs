@@ -14,8 +14,8 @@ use super::{could_not_run, tell};
 use crate::cli::bundle::node::field;
 use crate::cli::watch::printable;
 use crate::cli::{Format, exit};
-use crate::monitor::{Fault, KeptFile};
 use crate::monitor::config::Config;
+use crate::monitor::{Fault, KeptFile};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -93,13 +93,18 @@ fn show(args: &ShowArgs) -> Result<(), Fault> {
             promotions: &kept.promotions,
             reviewed: &kept.reviewed,
             baselines,
-        })
+        },
+    )
 }
 
 fn human(kept: &Kept, baselines: &[BaselineView<'_>]) -> String {
     let mut text = String::new();
     field(&mut text, "version", &kept.version.to_string());
-    let by = if kept.is_candidate() { "by nobody: it is a candidate" } else { &format!("by {}", printable(&kept.approved_by)) };
+    let by = if kept.is_candidate() {
+        "by nobody: it is a candidate"
+    } else {
+        &format!("by {}", printable(&kept.approved_by))
+    };
     field(&mut text, "approved", by);
     field(&mut text, "learned", &format!("from {} attempts", kept.attempts));
     text.push_str(&history(kept));

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::exit;
-pub(super) use learn::recorded;
 use crate::monitor::Fault;
+pub(super) use learn::recorded;
 
 /// Attempts between two words of progress.
 const PROGRESS_EVERY: u64 = 20_000;
@@ -29,7 +29,7 @@ pub(super) enum MonitorCommand {
     /// Show people what was found: one HTML page with pictures and evidence, from a scored file and its attempts.
     ///
     /// Exit code 0: written, whatever was found; 2: could not run.
-    Report(report::ReportArgs),
+    Report(Box<report::ReportArgs>),
 }
 
 pub(super) fn run(command: &MonitorCommand) -> ExitCode {

@@ -177,7 +177,17 @@ pub(super) fn table(reviews: &[v1::Review]) -> String {
         ]
     };
     let rows: Vec<_> = reviews.iter().map(row).collect();
-    let head = ["REVIEW", "STATUS", "REQUIREMENT", "PRINCIPAL", "ACTION", "RESOURCE", "DEVIATES", "ATTEMPTS", "OPENED"];
+    let head = [
+        "REVIEW",
+        "STATUS",
+        "REQUIREMENT",
+        "PRINCIPAL",
+        "ACTION",
+        "RESOURCE",
+        "DEVIATES",
+        "ATTEMPTS",
+        "OPENED",
+    ];
     node::table(&head, &rows)
 }
 
@@ -220,7 +230,8 @@ pub(super) fn details(review: &v1::Review) -> String {
                 let _ = writeln!(text, "  {what}");
             }
             Some(of) => {
-                let task = if of.task.is_empty() { "no task".to_owned() } else { format!("task {}", of.task) };
+                let task =
+                    if of.task.is_empty() { "no task".to_owned() } else { format!("task {}", of.task) };
                 let names: Vec<_> = of.targets.into_iter().chain(of.references).collect();
                 let line = format!("in {task}: {}", names.join(", "));
                 node::field(&mut text, "learnable", &line);

@@ -54,8 +54,11 @@ fn of_agent() -> Choice {
 
 /// Targets of `send` that are in the candidate, with its runs.
 fn targets(kept: &Kept) -> (u32, Vec<&str>) {
-    let Some(approved) = kept.baselines.get(AGENT).and_then(|tasks| tasks.get("t")) else { return (0, vec![]) };
-    let names = approved.actions.get("send").map(|done| done.targets.keys().map(smol_str::SmolStr::as_str).collect());
+    let Some(approved) = kept.baselines.get(AGENT).and_then(|tasks| tasks.get("t")) else {
+        return (0, vec![]);
+    };
+    let names =
+        approved.actions.get("send").map(|done| done.targets.keys().map(smol_str::SmolStr::as_str).collect());
     (approved.runs, names.unwrap_or_default())
 }
 
@@ -117,8 +120,10 @@ fn nobody_pushes_a_flag_out_by_opening_many_sessions() {
 
 #[test]
 fn of_observed_identities_novelty_is_learned_and_abuse_is_not() {
-    let new = deviating("workflow_change", &["unknown", "immature", "new_action"], observed(allowed("s", "ann")));
-    let stranger = deviating("abuse", &["unknown", "immature", "unexpected_reference"], observed(allowed("r", "x")));
+    let new =
+        deviating("workflow_change", &["unknown", "immature", "new_action"], observed(allowed("s", "ann")));
+    let stranger =
+        deviating("abuse", &["unknown", "immature", "unexpected_reference"], observed(allowed("r", "x")));
     let outside = deviating("workflow_change", &["immature", "out_of_scope"], observed(allowed("q", "x")));
     let held = allowed("p", "carl");
     let entries = [new, stranger, outside, held].map(Entry::Decision);
@@ -162,7 +167,8 @@ fn what_a_reviewer_approved_is_taken_up_unless_it_was_taken_back() {
             ..Default::default()
         })
     };
-    let entries = [review("1", "approved", "new"), review("2", "approved", "gone"), review("2", "revoked", "gone")];
+    let entries =
+        [review("1", "approved", "new"), review("2", "approved", "gone"), review("2", "revoked", "gone")];
     let (kept, _) = learn(Choice::default(), entries);
     assert_eq!(targets(&kept), (0, vec!["new"]), "names, and no run");
     let approved = &kept.baselines[AGENT]["t"];

@@ -68,7 +68,8 @@ fn head(html: &mut Html, report: &Report<'_>) {
 }
 
 fn foot(html: &mut Html, report: &Report<'_>) {
-    let whose = if report.answers.is_some() { "that policies gave" } else { "that the monitor would have given" };
+    let whose =
+        if report.answers.is_some() { "that policies gave" } else { "that the monitor would have given" };
     html.raw("<footer class=\"soft\">\n<p>An <strong>incident</strong> is a deviation that its session had not shown before; what repeats it is ")
         .raw("counted as a repeat. An assessment says which approved entry is missing; nothing is guessed. <strong>Confidence</strong> orders cases ")
         .raw("of the same assessment and is no probability. Answers are those ")
@@ -85,7 +86,9 @@ fn compared_with(html: &mut Html, report: &Report<'_>) {
     if let Some(answers) = &report.answers {
         html.raw("Compared with the baselines in force then");
         for (at, baseline) in answers.baselines.iter().enumerate() {
-            html.raw(if at == 0 { ": version <bdi>" } else { ", version <bdi>" }).short(baseline, 80).raw("</bdi>");
+            html.raw(if at == 0 { ": version <bdi>" } else { ", version <bdi>" })
+                .short(baseline, 80)
+                .raw("</bdi>");
         }
         html.raw(".");
         return;

@@ -79,10 +79,7 @@ fn answers(report: &Report<'_>) -> String {
     let parts = [(whole.denied, "denied"), (whole.stepped_up, "held for review"), (allowed, "let through")];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0);
     let whose = if report.answers.is_some() { "Policies' answer" } else { "The monitor's answer" };
-    format!(
-        "{whose}: {}.",
-        listed(parts.map(|(count, what)| format!("{} {what}", grouped(count))))
-    )
+    format!("{whose}: {}.", listed(parts.map(|(count, what)| format!("{} {what}", grouped(count)))))
 }
 
 /// Of what nodes decided: all answers, and what policies did not see.
@@ -91,7 +88,10 @@ fn decided(report: &Report<'_>) -> String {
     let parts =
         [(answers.allowed, "allowed"), (answers.stepped_up, "held for review"), (answers.denied, "denied")];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0);
-    let mut text = format!(" Of all attempts {}.", listed(parts.map(|(count, what)| format!("{} were {what}", grouped(count)))));
+    let mut text = format!(
+        " Of all attempts {}.",
+        listed(parts.map(|(count, what)| format!("{} were {what}", grouped(count))))
+    );
     if answers.observed > 0 {
         let what = counted(answers.observed, "incident is", "incidents are");
         text.push_str(&format!(" {what} of observed identities: policies did not see them."));
