@@ -2,10 +2,10 @@
 //!
 //! Fields are only ever added; a tag is never used for something else.
 
+mod asked;
+
 use cardea_core::ask::Ask;
-use cardea_core::asked::Asked;
 use cardea_core::named::Named;
-use cardea_core::observed;
 use cardea_core::review::{self, Opening, Rejection, Review};
 use cardea_core::task::life::{Approval, Change, Life, Narrowing, Step};
 use cardea_core::task::{ResourcePattern, Task};
@@ -15,6 +15,7 @@ use smol_str::SmolStr;
 
 use super::rows::entity;
 use crate::pipeline::{recorded, unrecorded};
+use asked::{AskedRow, asked_row, to_asked};
 
 #[derive(Clone, PartialEq, Message)]
 struct NameRow {
@@ -137,34 +138,6 @@ struct OpeningRow {
     session_id: Option<String>,
     #[prost(message, optional, tag = "4")]
     asked: Option<AskedRow>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct AskedRow {
-    #[prost(string, tag = "1")]
-    assessment: String,
-    #[prost(uint32, tag = "2")]
-    confidence: u32,
-    #[prost(string, repeated, tag = "3")]
-    flags: Vec<String>,
-    #[prost(string, repeated, tag = "4")]
-    evidence: Vec<String>,
-    #[prost(string, tag = "5")]
-    baseline: String,
-    #[prost(message, optional, tag = "6")]
-    named: Option<NamedRow>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct NamedRow {
-    #[prost(string, tag = "1")]
-    task: String,
-    #[prost(string, repeated, tag = "2")]
-    targets: Vec<String>,
-    #[prost(string, repeated, tag = "3")]
-    references: Vec<String>,
-    #[prost(string, tag = "4")]
-    network: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -372,40 +345,6 @@ pub(super) fn to_review(bytes: &[u8]) -> Option<(Review, u64, i64, bool)> {
         review.apply(row.round, review::Event::Used(used_ms));
     }
     Some((review, row.asked, row.asked_ms, row.told_expired))
-}
-
-fn asked_row(asked: &Asked) -> AskedRow {
-    let Asked { assessment, confidence, flags, evidence, baseline, named } = asked;
-    AskedRow {
-        assessment: assessment.to_string(),
-        confidence: u32::from(*confidence),
-        flags: texts(flags),
-        evidence: texts(evidence),
-        baseline: baseline.to_string(),
-        named: named.as_ref().map(|named| NamedRow {
-            task: named.task.to_string(),
-            targets: texts(&named.targets),
-            references: texts(&named.references),
-            network: named.network.to_string(),
-        }),
-    }
-}
-
-fn to_asked(row: AskedRow) -> Asked {
-    let short = |texts: Vec<String>| texts.into_iter().map(SmolStr::from).collect();
-    Asked {
-        assessment: row.assessment.into(),
-        confidence: u8::try_from(row.confidence).unwrap_or(u8::MAX),
-        flags: short(row.flags),
-        evidence: short(row.evidence),
-        baseline: row.baseline.into(),
-        named: row.named.map(|named| observed::Named {
-            task: named.task.into(),
-            targets: short(named.targets),
-            references: short(named.references),
-            network: named.network.into(),
-        }),
-    }
 }
 
 fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {

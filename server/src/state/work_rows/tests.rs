@@ -1,5 +1,7 @@
 //! What is written is read back.
 
+use cardea_core::asked::Asked;
+use cardea_core::observed;
 use cardea_core::task::life::Standing;
 use cardea_core::time::Now;
 use cardea_policy_store::engine::{Extension, Record, Value};
