@@ -194,6 +194,9 @@ async fn what_was_observed_is_approved_once_somebody_promoted_it_and_nothing_els
     );
 
     let (next, here) = promoted(&node)?;
+    let live = here.path().join("live.json").display().to_string();
+    fine(&["baseline", "learn", "--node", &node.url(), "--for", "1s", "--out", &live])?;
+    assert_eq!(fs::read(&live)?, fs::read(here.path().join("candidate.json"))?, "live as from disk");
     let path = next.path().display().to_string();
     fine(&["bundle", "check", &path, "--deny", "warnings"])?;
     let shown = fine(&["baseline", "show", &format!("{path}/baselines.json"), "--format", "json"])?;
