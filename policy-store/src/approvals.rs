@@ -18,6 +18,7 @@ use smol_str::SmolStr;
 use crate::engine::Uid;
 use crate::fault::Fault;
 use crate::lint::rules;
+use crate::observing::{ObserveSettings, Observing};
 use crate::settings::is_named;
 
 /// `[behavior]`: as in the file that `cardea monitor` reads. Fields are those of an action's `context.request`.
@@ -47,6 +48,8 @@ pub struct BehaviorSettings {
     pub rules: Rules,
     /// How bursts are counted, if `rules.burst_score` looks for them.
     pub burst: Counting,
+    /// Identities that are not held to their baselines yet.
+    pub observe: Option<ObserveSettings>,
 }
 
 /// Where an attempt at one action says what.
@@ -74,6 +77,9 @@ pub struct TargetField {
 pub struct Approvals {
     key: Key,
     identities: AHashMap<Uid, Identity>,
+    observing: Observing,
+    /// Version of the file, and who approved it.
+    version: Option<(u32, SmolStr)>,
 }
 
 impl BehaviorSettings {
@@ -87,6 +93,7 @@ impl BehaviorSettings {
                 "an action in `[behavior.targets]` has no fields; leave it out if its resource is the target";
             faults.push(("targets", message.to_owned()));
         }
+        faults.extend(self.observe.iter().flat_map(ObserveSettings::faults));
         faults
     }
 
@@ -113,9 +120,10 @@ impl Approvals {
     ///
     /// # Errors
     /// There is no randomness to draw a key from, or an identity is no entity.
-    pub(crate) fn compile(kept: Option<&Kept>, rules: &Rules) -> Result<Self, Fault> {
+    pub(crate) fn compile(kept: Option<&Kept>, settings: &BehaviorSettings) -> Result<Self, Fault> {
         let key = key()?;
-        let compiled = kept.map(|kept| kept.compile(&key, rules).into_identities()).unwrap_or_default();
+        let compiled =
+            kept.map(|kept| kept.compile(&key, &settings.rules).into_identities()).unwrap_or_default();
         let identities: Result<_, Fault> = compiled
             .into_iter()
             .map(|(name, identity)| match identity_uid(&name) {
@@ -123,13 +131,31 @@ impl Approvals {
                 None => Err(no_entity(&name)),
             })
             .collect();
-        Ok(Self { key, identities: identities? })
+        let version = kept.map(|kept| (kept.version, SmolStr::from(kept.approved_by.as_str())));
+        Ok(Self {
+            key,
+            identities: identities?,
+            observing: Observing::of(settings.observe.as_ref()),
+            version,
+        })
     }
 
     /// The key that everything in it is fingerprinted with.
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// Who is observed.
+    #[must_use]
+    pub fn observing(&self) -> &Observing {
+        &self.observing
+    }
+
+    /// Version of what was approved, and who approved it; `None`: the bundle has no baselines.
+    #[must_use]
+    pub fn version(&self) -> Option<(u32, &SmolStr)> {
+        self.version.as_ref().map(|(version, by)| (*version, by))
     }
 
     /// What was approved for an identity in a task.

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod lint;
 pub mod load;
 pub mod manifest;
+pub mod observing;
 pub mod pack;
 pub mod routes;
 pub mod settings;

@@ -336,7 +336,11 @@ fn baselines(files: &Files, faults: &mut Vec<Fault>) -> Option<Kept> {
             let fault = Fault::of(&rules::BASELINES_INVALID, name, unkept.to_string());
             faults.push(match unkept {
                 Unkept::Malformed { line, column, .. } => fault.at(text, offset(text, line, column), 1),
-                Unkept::Format(_) | Unkept::TooMany | Unkept::TooLarge { .. } => fault,
+                Unkept::Format(_)
+                | Unkept::Unapproved
+                | Unkept::History
+                | Unkept::TooMany
+                | Unkept::TooLarge { .. } => fault,
             });
         })
         .ok()

@@ -239,9 +239,9 @@ impl Snapshot {
             }
         }
         faults.extend(classes_of_nothing(&parts.settings, &actions));
-        let rules = &parts.settings.behavior.rules;
+        let behavior = &parts.settings.behavior;
         let approvals =
-            Approvals::compile(parts.baselines.as_ref(), rules).map_err(|fault| faults.push(fault)).ok();
+            Approvals::compile(parts.baselines.as_ref(), behavior).map_err(|fault| faults.push(fault)).ok();
         let Some(approvals) = approvals.filter(|_| faults.is_empty()) else { return Err(faults) };
         let reads_behavior = policies.iter().any(|policy| policy.condition.needs.reads_any(Group::Behavior));
         let Parts { settings, digest, routes, .. } = parts;

@@ -183,6 +183,8 @@ pub fn record(change: Change, bundle: &Kept, asked: &Asked) -> Body {
         digest: bundle.digest.clone(),
         reason: asked.reason.clone(),
         asked_by: asked.by.clone(),
+        baseline_version: 0,
+        baseline_approved_by: SmolStr::default(),
     })
 }
 

@@ -222,6 +222,9 @@ pub const REVIEWS_WAITING_MAX: usize = 4096;
 /// How often reviews are looked at for those that have expired; they wait for a day.
 pub const REVIEWS_LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Longest wait of a decision for the disk, when it uses up a grant that opens one attempt only; longer, and it opens nothing.
+pub const GRANT_DURABLE_MAX: Duration = Duration::from_secs(2);
+
 /// Rest of the thread that opens reviews: a step-up wakes it, the end of the process need not wait longer.
 pub const REVIEWS_IDLE: Duration = Duration::from_millis(200);
 

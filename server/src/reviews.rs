@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use std::thread::{self, Thread};
 
 use cardea_core::ask::{self, Ask, AskDigest};
+use cardea_core::asked::Asked;
 use cardea_core::attempt::Attempt;
 use cardea_core::review::Opening;
 use cardea_core::time::Now;
@@ -21,7 +22,7 @@ use smallvec::SmallVec;
 use smol_str::{SmolStr, ToSmolStr};
 use uuid::Uuid;
 
-use crate::audit::record::{Body, Entity, ReviewRecord};
+use crate::audit::record::{Body, DeviationRecord, Entity, ObservedRecord, ReviewRecord};
 use crate::limits;
 use crate::metrics::ReviewMetrics;
 use crate::pipeline::{Pipeline, entity};
@@ -104,6 +105,7 @@ impl Desk {
                     at_ms: now.wall_ms,
                     decision_id: decision_id.hyphenated().to_smolstr(),
                     session_id: attempt.session_id.clone(),
+                    asked: verdict.deviated().map(|of| Box::new(Asked::of(attempt, snapshot, of))),
                 };
                 self.push(Box::new(Waiting { ask: Ask::of(attempt, requirement), opening, now }));
             }
@@ -167,6 +169,9 @@ pub(crate) fn record(known: &Known, change: &'static str, version: u64) -> Body 
         (None, Some(yes)) => Some((&yes.by, &yes.reason)),
         (None, None) => None,
     };
+    let yes = review.approved().filter(|_| review.rejected().is_none());
+    let asked = review.opened().and_then(|opened| opened.asked.as_deref());
+    let learned = yes.filter(|yes| yes.into_baseline).and_then(|_| asked?.named.as_ref());
     Body::Review(Box::new(ReviewRecord {
         review_id: review.ask.digest().0.to_smolstr(),
         round: review.round(),
@@ -179,9 +184,24 @@ pub(crate) fn record(known: &Known, change: &'static str, version: u64) -> Body 
         requirement: review.ask.requirement.clone(),
         decision_id: review.opened().map(|opened| opened.decision_id.clone()).unwrap_or_default(),
         reviewer: decided.map(|(by, _)| named(by)),
-        grant_ends_at: review.approved().filter(|_| review.rejected().is_none()).map(|yes| yes.ends_ms),
+        grant_ends_at: yes.map(|yes| yes.ends_ms),
         state_version: version,
         reason: decided.map(|(_, reason)| reason.clone()).unwrap_or_default(),
         asked_by: SmolStr::default(),
+        deviation: asked.map(|asked| Box::new(deviation(asked))),
+        once: yes.is_some_and(|yes| yes.once),
+        into_baseline: learned.map(|named| Box::new(ObservedRecord::from(named))),
     }))
+}
+
+/// What the reviewer was shown, as records have it.
+pub(crate) fn deviation(asked: &Asked) -> DeviationRecord {
+    DeviationRecord {
+        flags: asked.flags.clone(),
+        assessment: asked.assessment.clone(),
+        confidence: asked.confidence.into(),
+        evidence: asked.evidence.clone(),
+        baseline: asked.baseline.clone(),
+        observed: false,
+    }
 }

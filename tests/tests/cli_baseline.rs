@@ -159,3 +159,94 @@ fn expire_drops_what_was_not_used_and_says_who_decided_it() -> Result<()> {
     assert!(done.stderr.contains("approves nothing"), "{}", done.stderr);
     Ok(())
 }
+
+#[test]
+fn recorded_runs_become_a_candidate_that_counts_for_nobody_before_it_is_promoted() -> Result<()> {
+    let place = Place::new()?;
+    let learn = "baseline learn --attempts @runs.jsonl --config @monitor.toml --out @candidate.json";
+    let said = place.json(learn)?;
+    assert_eq!((&said["runs"], &said["attempts"]), (&json!(8), &json!(16)));
+    let shown = place.fine("baseline show @candidate.json")?;
+    assert!(shown.contains("by nobody: it is a candidate"), "{shown}");
+    for args in [
+        "monitor score --attempts @runs.jsonl --config @monitor.toml --baseline @candidate.json",
+        "monitor learn --attempts @runs.jsonl --config @monitor.toml --onto @candidate.json --out @x.json",
+        "baseline expire @candidate.json --unused-days 1 --out @x.json --approved-by eve",
+        "baseline promote @old.json --approved-by eve --out @x.json",
+        "baseline promote @candidate.json --onto @candidate.json --approved-by eve --out @x.json",
+    ] {
+        let refused = place.run(args)?;
+        assert_eq!(refused.code, Some(2), "{args}: {}", refused.stderr);
+    }
+    let promoted =
+        place.fine("baseline promote @candidate.json --onto @old.json --approved-by eve --out @next.json")?;
+    assert!(
+        promoted.contains("+ target send_email → bob") && promoted.contains("(8 -> 16 runs)"),
+        "{promoted}"
+    );
+    let said = place.json("baseline show @next.json")?;
+    let history = &said["promotions"][0];
+    assert_eq!(
+        (&history["approved_by"], &history["added"], &said["version"]),
+        (&json!("eve"), &json!(2), &json!(2))
+    );
+    assert_eq!(history["from"].as_str().map(str::len), Some(64), "the digest of what it was made from");
+    // With what is approved at hand, what deviates from it is not even a candidate.
+    let careful = place.run(&format!("{learn} --baseline @old.json"))?;
+    assert!(careful.code == Some(2) && careful.stderr.contains("16 attempts deviate"), "{}", careful.stderr);
+    Ok(())
+}
+
+#[test]
+fn a_history_that_was_edited_is_no_file_of_baselines() -> Result<()> {
+    let place = Place::new()?;
+    place.fine("baseline learn --attempts @runs.jsonl --config @monitor.toml --out @candidate.json")?;
+    place.fine("baseline promote @candidate.json --onto @old.json --approved-by eve --out @next.json")?;
+    let text = fs::read_to_string(place.0.path().join("next.json"))?;
+    place.write("bad.json", &text.replacen("\"approved_by\":\"eve\"", "\"approved_by\":\"root\"", 1))?;
+    let refused = place.run("baseline show @bad.json")?;
+    assert!(refused.code == Some(2) && refused.stderr.contains("history"), "{}", refused.stderr);
+    Ok(())
+}
+
+#[test]
+fn what_was_also_done_without_a_target_is_a_difference() -> Result<()> {
+    let place = Place::new()?;
+    let line = |resource: &str| {
+        json!({ "ts": "2026-01-01T00:00:00Z", "principal": "a", "session": "s", "action": "send_email",
+                "resource": resource, "context": {} })
+        .to_string()
+    };
+    place.write("runs.jsonl", &[line("to:ann"), line("-")].join("\n"))?;
+    place.write("named.jsonl", &[line("to:ann"), line("to:ann")].join("\n"))?;
+    for name in ["runs", "named"] {
+        place.fine(&format!(
+            "monitor learn --attempts @{name}.jsonl --config @monitor.toml --out @{name}.json"
+        ))?;
+    }
+    let told = place.run("baseline diff @named.json @runs.json --fail-on widening")?;
+    assert!(
+        told.code == Some(1) && told.stdout.contains("+ action send_email without a target"),
+        "{}",
+        told.stdout
+    );
+    Ok(())
+}
+
+#[test]
+fn learning_needs_a_source_and_says_what_an_audit_directory_is() -> Result<()> {
+    let place = Place::new()?;
+    for (args, words) in [
+        ("baseline learn --out @x.json", "name what to learn from"),
+        ("baseline learn --audit @ --out @x.json", "audit.dir"),
+        ("baseline learn --audit @runs.jsonl --out @x.json", "a line is a record of a node's audit"),
+    ] {
+        fs::write(place.0.path().join("runs.jsonl"), "{}\n")?;
+        if args.contains("@ ") {
+            fs::remove_file(place.0.path().join("runs.jsonl"))?;
+        }
+        let refused = place.run(args)?;
+        assert!(refused.code == Some(2) && refused.stderr.contains(words), "{args}: {}", refused.stderr);
+    }
+    Ok(())
+}

@@ -6,7 +6,8 @@ use cardea_proto::v1::{Decision, ReviewStatus};
 use cardea_tests::attempts::{attempt, entity, long};
 use cardea_tests::cardea::{Cardea, Options};
 use cardea_tests::clients::Clients;
-use cardea_tests::wait;
+use cardea_tests::hold::{Point, decision, held};
+use cardea_tests::{audit, wait};
 use tokio::task::JoinSet;
 use tonic::Code;
 
@@ -339,5 +340,32 @@ async fn reviews_are_listed_and_decided_from_the_command_line() -> Result<()> {
     let rejected = cardea.run(&["review", "reject", &pending.id, "--as", "Team::\"duty-officers\""]).await?;
     assert_eq!(rejected.code, Some(0), "{rejected:?}");
     assert_eq!(clients.decide(write("orders")?).await?.decision(), Decision::StepUp);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_grant_for_one_attempt_opens_no_hold_is_used_once_and_stays_used_after_kill_9() -> Result<()> {
+    let (mut cardea, mut clients) = started().await?;
+    let verdict = clients.decide(write("orders")?).await?;
+    let pending = review(&mut clients, &verdict).await?;
+    clients.review.approve(v1::ApproveReviewRequest { once: true, ..approval(&pending)? }).await?;
+    // Whoever only wants to hold it neither gets it nor uses it up.
+    let mut point = Point::open(&mut clients, None).await?;
+    point.add(vec![held(1, write("orders")?)]).await?;
+    assert_eq!(decision(&point.answer().await?), Decision::StepUp);
+    assert_eq!(clients.decide(write("orders")?).await?.decision(), Decision::Allow);
+    let used = audit::find(&mut clients, "the record of its use", |record| match &record.entry {
+        Some(v1::record::Entry::Review(review)) if review.change == "used" => {
+            Some((review.round, review.once))
+        }
+        _ => None,
+    });
+    assert_eq!(used.await?, (1, true));
+    cardea.process.kill()?;
+    cardea.start_again().await?;
+    let mut clients = cardea.clients()?;
+    let verdict = clients.decide(write("orders")?).await?;
+    let next = review(&mut clients, &verdict).await?;
+    assert_eq!((next.status(), next.round), (ReviewStatus::Pending, 2));
     Ok(())
 }

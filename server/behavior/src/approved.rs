@@ -189,7 +189,8 @@ impl Approved {
     fn lines(&self) -> std::collections::BTreeSet<String> {
         let actions = self.actions.iter().flat_map(|(action, done)| {
             let targets = done.targets.keys().map(move |target| format!("target {action} → {target}"));
-            std::iter::once(format!("action {action}")).chain(targets)
+            let bare = done.bare.then(|| format!("action {action} without a target"));
+            std::iter::once(format!("action {action}")).chain(bare).chain(targets)
         });
         let transitions = self.transitions.iter().flat_map(|(previous, after)| {
             after.keys().map(move |action| format!("transition {previous} → {action}"))

@@ -103,6 +103,10 @@ impl Flags {
         Flag::ALL.into_iter().filter(move |flag| self.has(*flag))
     }
 
+    pub(super) const fn clear(&mut self, flag: Flag) {
+        self.0 &= !(1 << flag as u32);
+    }
+
     pub(super) const fn set(&mut self, flag: Flag, on: bool) {
         self.0 |= (on as u32) << flag as u32;
     }

@@ -12,6 +12,7 @@ use super::approved::{Approved, ENTRIES_MAX, Merge};
 use super::attempt::Baselines;
 use super::baseline::Baseline;
 use super::fingerprint::Key;
+use super::promoted::{Learned, Promotion, REVIEWED_MAX, Reviewed};
 use super::rules::Rules;
 
 /// What the file says it is.
@@ -26,10 +27,19 @@ pub struct Kept {
     format: String,
     /// Rises by one with each promotion; evidence names it.
     pub version: u32,
-    /// Who approved the runs.
+    /// Who approved the runs; empty: nobody, it is a candidate.
     pub approved_by: String,
     /// Attempts that it rests on.
     pub attempts: u64,
+    /// How it came to be, the newest last; empty: it was learned from approved runs in one step.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub promotions: Vec<Promotion>,
+    /// Of a candidate: when its runs were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learned: Option<Learned>,
+    /// Of a candidate: attempts that reviewers approved into it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reviewed: Vec<Reviewed>,
     /// What was approved, by identity and then by task; the empty task holds what named none.
     pub baselines: BTreeMap<String, BTreeMap<String, Approved>>,
 }
@@ -43,16 +53,29 @@ impl Kept {
             version: 1,
             approved_by: approved_by.to_owned(),
             attempts: 0,
+            promotions: Vec::new(),
+            learned: None,
+            reviewed: Vec::new(),
             baselines: BTreeMap::new(),
         }
     }
 
-    /// Reads the bytes of a file.
+    /// Reads the bytes of an approved file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Kept::parse_any`], or nobody approved it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Unkept> {
+        let kept = Self::parse_any(bytes)?;
+        if kept.is_candidate() { Err(Unkept::Unapproved) } else { Ok(kept) }
+    }
+
+    /// Reads the bytes of a file, approved or not: to look at it.
     ///
     /// # Errors
     ///
     /// It is no file of baselines that this version knows, or holds more than may be.
-    pub fn parse(bytes: &[u8]) -> Result<Self, Unkept> {
+    pub fn parse_any(bytes: &[u8]) -> Result<Self, Unkept> {
         let kept: Self = serde_json::from_slice(bytes).map_err(|error| Unkept::Malformed {
             line: error.line(),
             column: error.column(),
@@ -61,8 +84,13 @@ impl Kept {
         if kept.format != FORMAT {
             return Err(Unkept::Format(kept.format.chars().take(64).collect()));
         }
-        if kept.baselines.values().map(BTreeMap::len).sum::<usize>() > BASELINES_MAX {
+        if kept.baselines.values().map(BTreeMap::len).sum::<usize>() > BASELINES_MAX
+            || kept.reviewed.len() > REVIEWED_MAX
+        {
             return Err(Unkept::TooMany);
+        }
+        if !kept.has_whole_history() {
+            return Err(Unkept::History);
         }
         let named =
             kept.baselines.iter().flat_map(|(identity, tasks)| tasks.iter().map(move |of| (identity, of)));
@@ -121,6 +149,16 @@ pub enum Unkept {
     /// Made by another version.
     #[error("is `{0}`, and this version reads `{FORMAT}`; learn it again")]
     Format(String),
+    /// Nobody approved it.
+    #[error(
+        "is a candidate that nobody approved; look at it with `cardea baseline show`, and approve it with `cardea baseline promote`"
+    )]
+    Unapproved,
+    /// Its history is not one that promoting writes.
+    #[error(
+        "has a history that does not lead to its version and approver; take the file that `cardea baseline promote` wrote"
+    )]
+    History,
     /// More baselines than may be.
     #[error("has more than {BASELINES_MAX} baselines; learn fewer identities or tasks into one file")]
     TooMany,

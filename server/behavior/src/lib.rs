@@ -22,6 +22,8 @@ pub mod evidence;
 pub mod find;
 pub mod fingerprint;
 pub mod kept;
+pub mod observe;
+pub mod promoted;
 pub mod rules;
 pub mod session;
 
@@ -35,6 +37,7 @@ pub use compare::compare;
 pub use deviation::{Assessment, Deviation, Flag, Flags, Response};
 pub use fingerprint::{Fingerprint, Key};
 pub use kept::Kept;
+pub use promoted::Promotion;
 pub use rules::Rules;
 pub use session::SessionBehavior;
 

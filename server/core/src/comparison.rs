@@ -24,7 +24,7 @@ use crate::verdict::{Decision, Deviated, DeviationTold, Verdict};
 /// Targets, and references, that are compared without allocating; measured agents name one to five.
 pub const NAMES_INLINE: usize = 8;
 
-type Names<'s> = SmallVec<[&'s str; NAMES_INLINE]>;
+pub(crate) type Names<'s> = SmallVec<[&'s str; NAMES_INLINE]>;
 
 /// What comparing came to, as policies read it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -52,6 +52,9 @@ pub(crate) struct Compared<'s> {
     baselines: Baselines<'s>,
     session: SessionBehavior,
     pub(crate) comparison: Comparison,
+    /// How it deviates, whatever policies read.
+    deviation: Deviation,
+    is_observed: bool,
 }
 
 impl<'s> Compared<'s> {
@@ -83,14 +86,26 @@ impl<'s> Compared<'s> {
             baselines: snapshot.approvals().of(&attempt.principal, task.map(|task| task.id.as_str())),
             session: SessionBehavior::default(),
             comparison: Comparison::default(),
+            deviation: Deviation::default(),
+            is_observed: snapshot.approvals().observing().covers(&attempt.principal, now.wall_ms),
         };
         compared.session = compared.so_far(facts);
-        compared.comparison = Comparison {
-            deviation: compared.deviation(false),
-            deviations: compared.session.deviations(),
-            risk: compared.session.risk(now.wall_ms),
-        };
+        compared.deviation = compared.deviation(false);
+        compared.comparison = compared.as_read(now);
         compared
+    }
+
+    /// What policies read: of an identity that is observed nothing of what its baseline lacks.
+    fn as_read(&self, now: Now) -> Comparison {
+        let class = self.question.attempt().action.monitored().class;
+        match self.is_observed.then(|| self.deviation.excused(class)).flatten() {
+            Some(deviation) => Comparison { deviation, deviations: 0, risk: 0 },
+            None => Comparison {
+                deviation: self.deviation,
+                deviations: self.session.deviations(),
+                risk: self.session.risk(now.wall_ms),
+            },
+        }
     }
 
     /// What the session did, as far as its attempts were compared; of one whose attempts were not, the action before.
@@ -138,10 +153,15 @@ impl<'s> Compared<'s> {
             return;
         }
         let is_denied = denies_by_itself(self.question, verdict);
-        let deviation = if is_denied { self.deviation(true) } else { self.comparison.deviation };
+        let deviation = if is_denied { self.deviation(true) } else { self.deviation };
         let is_plain = verdict.decision == Decision::Allow && deviation.assessment == Assessment::None;
         let told = (!is_plain).then(|| Box::new(self.words(&deviation, is_denied)));
-        verdict.deviated = Some(Deviated { read: self.comparison, deviation, told });
+        let task = match self.task {
+            Some(task) => Some(task.id.clone()),
+            None => (!self.names_task).then(SmolStr::default),
+        };
+        let (read, is_observed) = (self.comparison, self.is_observed);
+        verdict.deviated = Some(Deviated { read, deviation, told, task, is_observed });
     }
 
     fn words(&self, deviation: &Deviation, is_denied: bool) -> DeviationTold {
@@ -178,7 +198,7 @@ fn denies_by_itself(question: &Question<'_>, verdict: &Verdict) -> bool {
         })
 }
 
-fn targets<'s>(attempt: &'s Attempt, references: &[&str]) -> Names<'s> {
+pub(crate) fn targets<'s>(attempt: &'s Attempt, references: &[&str]) -> Names<'s> {
     let Some(fields) = &attempt.action.monitored().targets else {
         return SmallVec::from_slice(&[attempt.resource.id()]);
     };
@@ -193,7 +213,7 @@ fn targets<'s>(attempt: &'s Attempt, references: &[&str]) -> Names<'s> {
 }
 
 /// Those that the enforcement point names, and those that stand in the texts which the bundle has searched.
-fn references<'s>(attempt: &'s Attempt, fields: &'s [SmolStr]) -> Names<'s> {
+pub(crate) fn references<'s>(attempt: &'s Attempt, fields: &'s [SmolStr]) -> Names<'s> {
     let told = fields.iter().flat_map(|field| attempt.request.texts(field));
     let searched = attempt.action.monitored().search.iter().flat_map(|field| attempt.request.texts(field));
     bounded(told.chain(searched.flat_map(find::references))).collect()

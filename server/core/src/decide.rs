@@ -277,6 +277,10 @@ fn evidence(read: Needs, facts: &Facts, reading: &Reading<'_>, allows: bool) -> 
 fn name_deviation(verdict: &mut Verdict) {
     let Some(deviated) = &verdict.deviated else { return };
     let Some(told) = &deviated.told else { return };
+    // What policies were not shown is for the record, not for the caller.
+    if deviated.is_observed && verdict.decision == Decision::Allow {
+        return;
+    }
     let why = told.evidence.join("; ");
     if why.is_empty() {
         return;

@@ -18,6 +18,8 @@ pub struct Grant {
     pub ends_ms: i64,
     /// Counts in this session only; `None`: in any.
     pub session_id: Option<SmolStr>,
+    /// Opens one attempt, and is used up once that is allowed.
+    pub once: bool,
 }
 
 /// The grants of one attempt: a few, one for each requirement.
@@ -76,7 +78,7 @@ mod tests {
     #[test]
     fn it_counts_before_its_end_and_in_its_session() {
         let review = AskDigest(Digest::of(b"x"));
-        let grant = Grant { review, requirement: "r".into(), ends_ms: 10, session_id: None };
+        let grant = Grant { review, requirement: "r".into(), ends_ms: 10, session_id: None, once: false };
         let at = |wall_ms| Now { mono_ns: 0, wall_ms };
         let session = SmolStr::from("s");
         assert!(grant.counts(None, at(9)) && grant.counts(Some(&session), at(9)));

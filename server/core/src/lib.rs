@@ -4,6 +4,7 @@
 //! every node. Only doors build attempts, only `decide` builds an allow.
 
 pub mod ask;
+pub mod asked;
 pub mod attempt;
 pub mod boundary;
 pub mod comparison;
@@ -12,6 +13,7 @@ pub mod delegation;
 pub mod facts;
 pub mod grant;
 pub mod named;
+pub mod observed;
 pub mod posture;
 pub mod reason;
 pub mod review;

@@ -2,13 +2,14 @@
 //!
 //! A review goes through rounds: asked again after a round is over, the same thing starts the next one. INVARIANT (order):
 //! what a review is follows from the set of things that happened, not from the order in which they arrive or how often.
-//! Newer rounds replace older ones; of two openings or approvals the earlier counts. INVARIANT (no beats yes): a rejection
+//! Newer rounds replace older ones; of two openings, approvals or uses the earlier counts. INVARIANT (no beats yes): a rejection
 //! holds whatever else is decided in its round, so it also takes an approval back.
 //! Limits: a round waits [`WAIT_MS`] for a decision; a rejection holds for at most [`REJECTED_MAX_MS`].
 
 use smol_str::SmolStr;
 
 use crate::ask::Ask;
+use crate::asked::Asked;
 use crate::grant::Grant;
 use crate::named::Named;
 use crate::time::Now;
@@ -31,6 +32,8 @@ pub struct Opening {
     pub decision_id: SmolStr,
     /// The session of that attempt.
     pub session_id: Option<SmolStr>,
+    /// How the attempt deviated from what was approved, where it was compared.
+    pub asked: Option<Box<Asked>>,
 }
 
 /// A yes.
@@ -42,6 +45,10 @@ pub struct Approval {
     pub ends_ms: i64,
     /// The grant counts in this session only.
     pub session_id: Option<SmolStr>,
+    /// The grant opens one attempt only.
+    pub once: bool,
+    /// What was asked is to be in the next baseline, for whoever learns it from the records.
+    pub into_baseline: bool,
     /// Who.
     pub by: Named,
     /// Why, in words.
@@ -70,6 +77,8 @@ pub enum Event {
     Approved(Approval),
     /// It was rejected.
     Rejected(Rejection),
+    /// Its grant, which opens one attempt only, did so at that time, Unix milliseconds.
+    Used(i64),
 }
 
 /// Where a review stands.
@@ -83,7 +92,7 @@ pub enum Status {
     Rejected,
     /// Nobody decided in time.
     Expired,
-    /// Its grant is past its end.
+    /// Its grant is past its end, or opened the one attempt that it was for.
     UsedUp,
 }
 
@@ -110,6 +119,11 @@ pub enum ReviewFault {
     /// The attempt that opened it named no session.
     #[error("the attempt that opened the review named no session to bind the grant to")]
     NoSession,
+    /// There is nothing to take up.
+    #[error(
+        "the attempt was not compared with a baseline, or names more than a review keeps: nothing of it can be learned"
+    )]
+    NothingToLearn,
     /// The reason is too long.
     #[error("a reason has at most {REASON_BYTES_MAX} bytes")]
     TooWordy,
@@ -124,13 +138,14 @@ pub struct Review {
     opened: Option<Opening>,
     approved: Option<Approval>,
     rejected: Option<Rejection>,
+    used_ms: Option<i64>,
 }
 
 impl Review {
     /// A review that nothing has happened to yet.
     #[must_use]
     pub fn new(ask: Ask) -> Self {
-        Self { ask, round: 0, opened: None, approved: None, rejected: None }
+        Self { ask, round: 0, opened: None, approved: None, rejected: None, used_ms: None }
     }
 
     /// The round that it is in, from 1; 0 before the first.
@@ -158,13 +173,20 @@ impl Review {
         self.rejected.as_ref()
     }
 
+    /// When the grant was used up that opens one attempt only, Unix milliseconds.
+    #[must_use]
+    pub fn used_ms(&self) -> Option<i64> {
+        self.used_ms.filter(|_| self.approved().is_some_and(|approved| approved.once))
+    }
+
     /// What has happened in the round, approvals that came too late included: for whoever keeps it.
     #[must_use]
-    pub fn events(&self) -> [Option<Event>; 3] {
+    pub fn events(&self) -> [Option<Event>; 4] {
         [
             self.opened.clone().map(Event::Opened),
             self.approved.clone().map(Event::Approved),
             self.rejected.clone().map(Event::Rejected),
+            self.used_ms.map(Event::Used),
         ]
     }
 
@@ -181,7 +203,7 @@ impl Review {
             return Status::Rejected;
         }
         match self.approved() {
-            Some(approved) if now.wall_ms < approved.ends_ms => Status::Approved,
+            Some(approved) if now.wall_ms < approved.ends_ms && self.used_ms().is_none() => Status::Approved,
             Some(_) => Status::UsedUp,
             None if now.wall_ms < self.expires_ms() => Status::Pending,
             None => Status::Expired,
@@ -193,7 +215,9 @@ impl Review {
     pub fn over_ms(&self) -> i64 {
         match (&self.rejected, self.approved()) {
             (Some(rejected), _) => rejected.until_ms,
-            (None, Some(approved)) => approved.ends_ms,
+            (None, Some(approved)) => {
+                self.used_ms().map_or(approved.ends_ms, |used| used.min(approved.ends_ms))
+            }
             (None, None) => self.expires_ms(),
         }
     }
@@ -213,6 +237,7 @@ impl Review {
             requirement: self.ask.requirement.clone(),
             ends_ms: approved.ends_ms,
             session_id: approved.session_id.clone(),
+            once: approved.once,
         })
     }
 
@@ -230,8 +255,14 @@ impl Review {
         self.check_reviewer(round, &approval.by, &approval.reason)?;
         // The answer to a call may get lost; its repetition asks for nothing new.
         let is_repeated = self.approved().is_some_and(|known| {
-            (&known.by, &known.session_id, &known.reason)
-                == (&approval.by, &approval.session_id, &approval.reason)
+            (&known.by, &known.session_id, &known.reason, known.once, known.into_baseline)
+                == (
+                    &approval.by,
+                    &approval.session_id,
+                    &approval.reason,
+                    approval.once,
+                    approval.into_baseline,
+                )
         });
         if self.status(now) != Status::Pending && !(is_repeated && self.status(now) == Status::Approved) {
             return Err(ReviewFault::NotPending);
@@ -243,6 +274,10 @@ impl Review {
         let opening_session = self.opened.as_ref().and_then(|opened| opened.session_id.as_ref());
         if approval.session_id.is_some() && approval.session_id.as_ref() != opening_session {
             return Err(ReviewFault::NoSession);
+        }
+        let asked = self.opened.as_ref().and_then(|opened| opened.asked.as_ref());
+        if approval.into_baseline && asked.is_none_or(|asked| asked.named.is_none()) {
+            return Err(ReviewFault::NothingToLearn);
         }
         Ok(())
     }
@@ -280,12 +315,13 @@ impl Review {
             return false;
         }
         if round > self.round {
-            *self = Self { round, opened: None, approved: None, rejected: None, ask: self.ask.clone() };
+            *self = Self { round, ..Self::new(self.ask.clone()) };
         }
         match event {
             Event::Opened(new) => replace(&mut self.opened, new, |new, old| new < old),
             Event::Approved(new) => replace(&mut self.approved, new, |new, old| new < old),
             Event::Rejected(new) => replace(&mut self.rejected, new, |new, old| new > old),
+            Event::Used(new) => replace(&mut self.used_ms, new, |new, old| new < old),
         }
     }
 }

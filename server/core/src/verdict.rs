@@ -77,6 +77,10 @@ pub struct Deviated {
     pub deviation: Deviation,
     /// In words; `None`: a plain allow of what does not deviate.
     pub told: Option<Box<DeviationTold>>,
+    /// The task that it was compared in, empty if none was named; `None`: one that it may not use, of which nothing can be learned.
+    pub task: Option<SmolStr>,
+    /// Its identity is observed: policies read nothing of what its baseline lacks.
+    pub is_observed: bool,
 }
 
 /// A deviation in words.

@@ -7,6 +7,7 @@
 
 mod deviation;
 mod hold;
+mod observed;
 mod shadow;
 mod stream;
 mod work;
@@ -20,6 +21,7 @@ use smol_str::SmolStr;
 use super::text;
 pub use deviation::DeviationRecord;
 pub use hold::{HoldCause, HoldRecord};
+pub use observed::ObservedRecord;
 pub use shadow::{ShadowAnswer, ShadowRecord};
 pub use stream::StreamRecord;
 pub use work::{ReviewRecord, TaskRecord};
@@ -149,6 +151,9 @@ pub struct DecisionRecord {
     /// How the attempt deviated from what was approved; only where a policy reads that and there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deviation: Option<Box<DeviationRecord>>,
+    /// What it named, for whoever learns; only where it was compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Box<ObservedRecord>>,
 }
 
 /// What it takes to judge an attempt again; fields as in `cardea.v1.Replay`.
@@ -332,6 +337,12 @@ pub struct BundleRecord {
     /// Who asked, as the connection proves it; empty if nobody asked, or it proves nothing.
     #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
     pub asked_by: SmolStr,
+    /// Version of the baselines in it; 0: it has none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub baseline_version: u32,
+    /// Who approved them.
+    #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
+    pub baseline_approved_by: SmolStr,
 }
 
 /// Stands in the place of records that were lost.

@@ -7,8 +7,8 @@ use cardea_proto::v1;
 
 use super::record::{
     Basis, Body, BundleRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord,
-    HoldCause, HoldRecord, HopVerdict, Reason, Record, Replay, ReplayFact, SessionRecord, ShadowAnswer,
-    ShadowRecord, SignalRecord, StreamRecord, Value,
+    HoldCause, HoldRecord, HopVerdict, ObservedRecord, Reason, Record, Replay, ReplayFact, SessionRecord,
+    ShadowAnswer, ShadowRecord, SignalRecord, StreamRecord, Value,
 };
 
 impl From<Record> for v1::Record {
@@ -55,6 +55,21 @@ impl From<DecisionRecord> for v1::DecisionRecord {
             replay: record.replay.map(|replay| (*replay).into()),
             hold: record.hold.map(|hold| (*hold).into()),
             deviation: record.deviation.map(|deviation| Box::new((*deviation).into())),
+            observed: record.observed.map(|observed| Box::new((*observed).into())),
+        }
+    }
+}
+
+impl From<ObservedRecord> for v1::ObservedRecord {
+    fn from(record: ObservedRecord) -> Self {
+        let texts = |texts: Vec<smol_str::SmolStr>| texts.into_iter().map(Into::into).collect();
+        Self {
+            task: record.task.into(),
+            targets: texts(record.targets),
+            references: texts(record.references),
+            network: record.network.into(),
+            observing: record.observing,
+            unusable: record.unusable,
         }
     }
 }
@@ -68,6 +83,7 @@ impl From<DeviationRecord> for v1::DeviationRecord {
             confidence: record.confidence,
             evidence: texts(record.evidence),
             baseline: record.baseline.into(),
+            observed: record.observed,
         }
     }
 }
@@ -146,6 +162,8 @@ impl From<BundleRecord> for v1::BundleRecord {
             digest: record.digest.into(),
             reason: record.reason.into(),
             asked_by: record.asked_by.into(),
+            baseline_version: record.baseline_version,
+            baseline_approved_by: record.baseline_approved_by.into(),
         }
     }
 }

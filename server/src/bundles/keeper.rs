@@ -24,6 +24,7 @@ use smol_str::SmolStr;
 use super::later::Later;
 use super::local::{Found, fingerprint};
 use super::{Bundles, Command, Local, Offer, Refused};
+use crate::audit::record::Body;
 use crate::bundle_admin::{Asked, Change, Health, Kept, Refusal, Source, SourceHealth, record};
 use crate::config;
 use crate::limits;
@@ -384,7 +385,12 @@ impl Keeper {
         );
         self.content = Some(ready.content);
         self.said_stale = false;
-        self.pipeline.record(record(change, &kept, asked), now);
+        let mut body = record(change, &kept, asked);
+        if let (Body::Bundle(record), Some((version, by))) = (&mut body, snapshot.approvals().version()) {
+            record.baseline_version = version;
+            record.baseline_approved_by = by.clone();
+        }
+        self.pipeline.record(body, now);
         Ok(kept)
     }
 

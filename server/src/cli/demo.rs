@@ -327,6 +327,7 @@ async fn approve(client: &mut Client, asked: &[StepUpRequirement]) -> anyhow::Re
         ends_at: None,
         scope: Some(ReviewScope { this_session_only: true, ..ReviewScope::default() }),
         reason: "approved in the demo".to_owned(),
+        ..ApproveReviewRequest::default()
     };
     let answer = client.approve_review(approval).await?;
     let review = answer.review.context("an answer without a review")?;

@@ -7,6 +7,7 @@ mod drawn;
 mod eval;
 mod hold;
 mod monitor;
+mod records;
 mod review;
 mod serve;
 mod session;

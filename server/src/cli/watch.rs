@@ -122,7 +122,13 @@ fn event(record: &v1::Record) -> Option<Event<'_>> {
         },
         Entry::Bundle(bundle) => Event {
             kind: "bundle",
-            change: format!("{} {} revision {}", bundle.change, bundle.name, bundle.revision),
+            change: match bundle.baseline_version {
+                0 => format!("{} {} revision {}", bundle.change, bundle.name, bundle.revision),
+                version => format!(
+                    "{} {} revision {}, baselines {version} approved by {}",
+                    bundle.change, bundle.name, bundle.revision, bundle.baseline_approved_by
+                ),
+            },
             source: &bundle.asked_by,
             reason: &bundle.reason,
             ..common

@@ -21,9 +21,9 @@ use tonic::{Request, Response, Status};
 
 use super::admin::peer_name;
 use super::{sessions, wire};
-use crate::audit::record::Body;
+use crate::audit::record::{Body, ObservedRecord};
 use crate::pipeline::{Pipeline, recorded};
-use crate::reviews::record;
+use crate::reviews::{deviation, record};
 use crate::state::{Known, NotDecided, Settled};
 
 /// The service.
@@ -179,6 +179,8 @@ impl ReviewService for ReviewDoor {
                 at_ms: now.wall_ms,
                 ends_ms: ends_ms.unwrap_or_else(|| now.wall_ms.saturating_add(life_ms)),
                 session_id,
+                once: asked.once,
+                into_baseline: asked.into_baseline,
                 by,
                 reason: asked.reason.as_str().into(),
             })
@@ -256,6 +258,7 @@ fn message(known: &Known, now: Now) -> v1::Review {
         (None, None) => (None, String::new()),
     };
     let opened = review.opened();
+    let shown = opened.and_then(|opened| opened.asked.as_deref());
     v1::Review {
         id: wire::review_id(&ask.digest()),
         round: review.round(),
@@ -289,8 +292,15 @@ fn message(known: &Known, now: Now) -> v1::Review {
         grant: review.approved().filter(|_| review.rejected().is_none()).map(|yes| v1::Grant {
             ends_at: Some(wire::timestamp(yes.ends_ms)),
             session_id: yes.session_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            once: yes.once,
+            used_at: review.used_ms().map(wire::timestamp),
         }),
         rejected_until: review.rejected().map(|no| wire::timestamp(no.until_ms)),
+        deviation: shown.map(|asked| deviation(asked).into()),
+        learnable: shown
+            .and_then(|asked| asked.named.as_ref())
+            .map(|named| ObservedRecord::from(named).into()),
+        into_baseline: review.approved().is_some_and(|yes| yes.into_baseline) && review.rejected().is_none(),
     }
 }
 
@@ -304,9 +314,9 @@ fn refuse(refusal: &NotDecided) -> Status {
             Status::permission_denied(text)
         }
         NotDecided::NoRequirement(_)
-        | NotDecided::Fault(ReviewFault::OtherRound { .. } | ReviewFault::NotPending) => {
-            Status::failed_precondition(text)
-        }
+        | NotDecided::Fault(
+            ReviewFault::OtherRound { .. } | ReviewFault::NotPending | ReviewFault::NothingToLearn,
+        ) => Status::failed_precondition(text),
         NotDecided::Fault(ReviewFault::BadEnd(_) | ReviewFault::NoSession | ReviewFault::TooWordy) => {
             Status::invalid_argument(text)
         }

@@ -19,6 +19,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use ahash::AHashMap;
 use parking_lot::{Condvar, Mutex};
@@ -294,6 +295,28 @@ impl Ledger {
         match progress.wait_for(settled).await {
             Ok(progress) => progress.settles(ticket).unwrap_or(Err(LedgerFault::Closed)),
             Err(_closed) => Err(LedgerFault::Closed),
+        }
+    }
+
+    /// As [`Ledger::durable`], on a thread that must not await: waits for at most so long.
+    ///
+    /// # Errors
+    /// As [`Ledger::durable`], and when it takes longer.
+    pub fn wait(&self, ticket: Ticket, at_most: Duration) -> Result<(), LedgerFault> {
+        /// Between two looks; a commit takes several milliseconds.
+        const LOOK: Duration = Duration::from_micros(200);
+        let progress = self.0.progress.subscribe();
+        self.0.work.notify_one();
+        let mut waited = Duration::ZERO;
+        loop {
+            if let Some(settled) = progress.borrow().settles(ticket) {
+                return settled;
+            }
+            if waited >= at_most {
+                return Err(LedgerFault::NotWritten("the disk is too slow".into()));
+            }
+            std::thread::park_timeout(LOOK);
+            waited += LOOK;
         }
     }
 

@@ -11,7 +11,7 @@ use super::Table;
 use super::file::{OpenFault, definition};
 
 /// The format that this version writes.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
 /// Where the number stands; its row has no checksum, because every format must be able to read it.
 const KEY: &[u8] = b"format";
@@ -23,7 +23,8 @@ struct Step {
 }
 
 /// Every step there is, in order.
-const STEPS: [Step; 1] = [Step { from: 1, apply: grants_into_reviews }];
+const STEPS: [Step; 2] =
+    [Step { from: 1, apply: grants_into_reviews }, Step { from: 2, apply: grants_that_open_once }];
 
 /// Brings the file to [`FORMAT`]; an empty one gets every table.
 pub(super) fn to_current(database: &Database, path: &Path) -> Result<(), OpenFault> {
@@ -33,6 +34,12 @@ pub(super) fn to_current(database: &Database, path: &Path) -> Result<(), OpenFau
 /// Format 2 keeps a grant in the row of its review; the table that was meant for grants never held one.
 fn grants_into_reviews(writing: &WriteTransaction) -> Result<(), redb::Error> {
     writing.delete_table(TableDefinition::<&[u8], &[u8]>::new("grants"))?;
+    Ok(())
+}
+
+/// Format 3 has grants that open one attempt only. Rows stay as they are; what reads format 2 would let such a grant open
+/// many, so it must not read them.
+fn grants_that_open_once(_writing: &WriteTransaction) -> Result<(), redb::Error> {
     Ok(())
 }
 

@@ -88,7 +88,8 @@ impl<'c> Learner<'c> {
     }
 }
 
-fn close(kept: &mut Kept, principal: &str, task: &str, done: &Approved) {
+/// Takes one approved run in.
+pub(super) fn close(kept: &mut Kept, principal: &str, task: &str, done: &Approved) {
     let tasks = kept.baselines.entry(principal.to_owned()).or_default();
     let mut one = Approved { runs: 1, ..Approved::default() };
     one.merge(done, Merge::SameTask);

@@ -4,6 +4,7 @@
 //! read as a stream in bounded memory. Labels and other truth that a recording may carry beside the attempt are never read.
 
 pub mod attempts;
+pub mod audited;
 pub mod config;
 pub mod declared;
 mod expiring;
@@ -12,11 +13,15 @@ pub mod lines;
 pub mod prepared;
 pub mod report;
 pub mod score;
+pub mod segments;
 pub mod whole;
 
 use std::path::Path;
 
+use cardea_core::behavior::kept::Unkept;
+use cardea_core::behavior::promoted::Signed;
 use cardea_core::behavior::{Kept, Key};
+use cardea_policy_store::digest::Digest;
 use jiff::Timestamp;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde::{Deserialize as _, Deserializer, de::Error as _};
@@ -61,12 +66,53 @@ pub fn fresh_key() -> Result<Key, Fault> {
 ///
 /// It cannot be read, or is no file of baselines that this version knows.
 pub fn read_kept(path: &Path) -> Result<Kept, Fault> {
+    read(path, Kept::parse).map(|file| file.kept)
+}
+
+/// A file of baselines, and the SHA-256 of its bytes.
+#[derive(Clone, Debug)]
+pub struct KeptFile {
+    /// What it holds.
+    pub kept: Kept,
+    /// Lower-case hexadecimal.
+    pub digest: String,
+}
+
+impl KeptFile {
+    /// Reads a file of baselines, be it approved or a candidate: to look at it, or to approve it.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_kept`].
+    pub fn read(path: &Path) -> Result<Self, Fault> {
+        read(path, Kept::parse_any)
+    }
+
+    /// Reads one that somebody approved.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_kept`].
+    pub fn approved(path: &Path) -> Result<Self, Fault> {
+        read(path, Kept::parse)
+    }
+
+    /// It, for whoever promotes.
+    #[must_use]
+    pub fn signed(&self) -> Signed<'_> {
+        Signed { kept: &self.kept, digest: &self.digest }
+    }
+}
+
+fn read(path: &Path, parse: impl Fn(&[u8]) -> Result<Kept, Unkept>) -> Result<KeptFile, Fault> {
     let unread = |error| Fault::of(path, format!("cannot be read: {error}"));
     let length = std::fs::metadata(path).map_err(unread)?.len();
     if length > BASELINES_BYTES_MAX {
         return Err(Fault::of(path, format!("has more than {BASELINES_BYTES_MAX} bytes")));
     }
-    Kept::parse(&std::fs::read(path).map_err(unread)?).map_err(|fault| Fault::of(path, fault.to_string()))
+    let bytes = std::fs::read(path).map_err(unread)?;
+    let kept = parse(&bytes).map_err(|fault| Fault::of(path, fault.to_string()))?;
+    Ok(KeptFile { kept, digest: Digest::of(&bytes).to_string() })
 }
 
 /// A point in time, RFC 3339.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use cardea_core::attempt::Attempt;
 use cardea_core::behavior::Deviation;
 use cardea_core::facts::{Facts, Reading};
+use cardea_core::observed::Named;
 use cardea_core::reason::{Reason, ReasonCode};
 use cardea_core::time::Now;
 use cardea_core::verdict::{Deviated, FactValue, Verdict};
 use cardea_policy_store::engine::{Extension, Plain, Record, Uid, Value};
+use cardea_policy_store::fragment::Group;
 use cardea_policy_store::snapshot::Snapshot;
 use smol_str::{SmolStr, ToSmolStr};
 use uuid::Uuid;
@@ -72,6 +74,7 @@ impl IntoBody for Decided {
         let replay = facts
             .zip(attempt.as_ref().zip(snapshot.as_deref()))
             .map(|((facts, now), (attempt, snapshot))| replay(attempt, snapshot, &verdict, &facts, now));
+        let observed = observed(&verdict, attempt.as_ref(), snapshot.as_deref(), hold.is_some());
         let snapshot = snapshot.as_deref();
         let names = |policies: &[u32]| -> Vec<SmolStr> {
             let policy = |at: &u32| Some(snapshot?.policy(*at)?.id.clone());
@@ -112,18 +115,7 @@ impl IntoBody for Decided {
             step_up: verdict.requirements().iter().filter_map(requirement).collect(),
             obligations: verdict.obligations().iter().filter_map(obligation).collect(),
             evidence: verdict.evidence().iter().map(evidence).collect(),
-            basis: Some(record::Basis {
-                revision: snapshot.map_or(0, |snapshot| snapshot.settings().revision),
-                digest: snapshot.map(|snapshot| snapshot.digest().clone()).unwrap_or_default(),
-                state_version,
-                ages: ages
-                    .iter()
-                    .map(|(group, age_ms)| record::FactAge {
-                        fact: SmolStr::new_static(group.name()),
-                        age_ms: *age_ms,
-                    })
-                    .collect(),
-            }),
+            basis: Some(basis(snapshot, state_version, &ages)),
             latency_ns: elapsed_ns,
             hops: hops.collect(),
             severity: verdict
@@ -134,7 +126,21 @@ impl IntoBody for Decided {
             replay,
             hold,
             deviation: verdict.deviated().and_then(deviation),
+            observed,
         })
+    }
+}
+
+fn basis(snapshot: Option<&Snapshot>, state_version: u64, ages: &Ages) -> record::Basis {
+    let age = |(group, age_ms): &(Group, u64)| record::FactAge {
+        fact: SmolStr::new_static(group.name()),
+        age_ms: *age_ms,
+    };
+    record::Basis {
+        revision: snapshot.map_or(0, |snapshot| snapshot.settings().revision),
+        digest: snapshot.map(|snapshot| snapshot.digest().clone()).unwrap_or_default(),
+        state_version,
+        ages: ages.iter().map(age).collect(),
     }
 }
 
@@ -147,7 +153,24 @@ fn deviation(deviated: &Deviated) -> Option<Box<record::DeviationRecord>> {
         confidence: confidence.into(),
         evidence: told.evidence.iter().map(SmolStr::new).collect(),
         baseline: told.baseline.clone(),
+        observed: deviated.is_observed,
     }))
+}
+
+/// What baselines are learned from; what a hold is told is no attempt.
+fn observed(
+    verdict: &Verdict,
+    attempt: Option<&Attempt>,
+    snapshot: Option<&Snapshot>,
+    is_hold: bool,
+) -> Option<Box<record::ObservedRecord>> {
+    let deviated = verdict.deviated().filter(|_| !is_hold)?;
+    let (attempt, snapshot) = attempt.zip(snapshot)?;
+    let named = deviated.task.as_ref().and_then(|task| Named::of(attempt, snapshot, task));
+    let record = named.as_ref().map(record::ObservedRecord::from);
+    let unusable = record::ObservedRecord { unusable: true, ..record::ObservedRecord::default() };
+    let observing = deviated.is_observed;
+    Some(Box::new(record::ObservedRecord { observing, ..record.unwrap_or(unusable) }))
 }
 
 /// What was sent, and every fact that a candidate read. Facts of the attempt stand once, facts of a hop for each hop.

@@ -18,8 +18,8 @@ use cardea_core::decide::{Question, decide};
 use cardea_core::facts::Facts;
 use cardea_core::reason::ReasonCode;
 use cardea_core::time::Now;
-use cardea_core::verdict::Verdict;
-use cardea_policy_store::fragment::{Group, Needs};
+use cardea_core::verdict::{Decision, Verdict};
+use cardea_policy_store::fragment::{Fact, Group, Needs};
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_policy_store::store::PolicyStore;
 use smallvec::SmallVec;
@@ -33,9 +33,9 @@ use crate::concluding::Concluding;
 use crate::config::WhenStale;
 use crate::holds::Bell;
 use crate::metrics::{ActionLabels, Cell, Labels, Metrics};
-use crate::reviews::{Desk, Named};
+use crate::reviews::{self, Desk, Named};
 use crate::shadow::{Occasion, Sample, Shadow};
-use crate::state::{Learned, State};
+use crate::state::{Known, Learned, State};
 
 pub use entry::{Seen, entity};
 pub(crate) use entry::{reason_text, reason_words, recorded, unrecorded};
@@ -290,7 +290,10 @@ impl Pipeline {
 
     /// Records what was learned, and tells what the verdict rests on.
     fn based(&self, question: &Question<'_>, weighed: Weighed, now: Now) -> (Verdict, Basis, Facts) {
-        let Weighed { verdict, facts, learned } = weighed;
+        let Weighed { verdict, facts, learned, used } = weighed;
+        for known in &used {
+            self.record(reviews::record(known, "used", self.state.version()), now);
+        }
         if let Some(Learned { session, version, change }) = learned {
             let change = SessionRecord {
                 session_id: session.id.clone(),
@@ -459,12 +462,20 @@ pub(crate) struct Weighed {
     pub(crate) facts: Facts,
     /// What the state learned from the attempt's token.
     pub(crate) learned: Option<Learned>,
+    /// Reviews whose grants the attempt used up.
+    pub(crate) used: Vec<Known>,
 }
 
 /// Gathers, decides and notes one attempt in its session's behaviour: the one path, for callers and for scenarios.
 #[inline]
 pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
-    let weighed = consider(state, question, also, state.burst_score(question, now), now);
+    let (mut facts, learned) = state.gather(question, also, now);
+    facts.burst_score = state.burst_score(question, now);
+    let verdict = decide(question, &facts, now);
+    let mut weighed = Weighed { verdict, facts, learned, used: Vec::new() };
+    if weighed.facts.grants.iter().any(|grant| grant.once) {
+        use_up(state, question, &mut weighed, now);
+    }
     // What was disqualified neither keeps a session awake nor counts against its owner.
     if weighed.verdict.policy_was_asked() {
         let deviation = weighed.verdict.deviated().map(|deviated| &deviated.deviation);
@@ -473,18 +484,30 @@ pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: No
     weighed
 }
 
-/// As [`weigh`], for an attempt that is not made now: somebody only wants to know what it would come to.
-#[inline]
-fn weigh_unnoted(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
-    consider(state, question, also, 0.0, now)
+/// An allow uses up the grants that open one attempt only; where another attempt did so first, they open nothing.
+#[cold]
+fn use_up(state: &State, question: &Question<'_>, weighed: &mut Weighed, now: Now) {
+    let reads = question.needs().reads(Fact::SessionGrants);
+    if weighed.verdict.decision() != Decision::Allow || !reads {
+        return;
+    }
+    match state.use_once(question.attempt(), &weighed.facts.grants, now) {
+        Some(used) => weighed.used = used,
+        None => {
+            weighed.facts.grants.retain(|grant| !grant.once);
+            weighed.verdict = decide(question, &weighed.facts, now);
+        }
+    }
 }
 
+/// As [`weigh`], for an attempt that is not made now: somebody only wants to know what it would come to. A grant that opens one
+/// attempt only is for one that is made.
 #[inline]
-fn consider(state: &State, question: &Question<'_>, also: Needs, burst_score: f32, now: Now) -> Weighed {
+fn weigh_unnoted(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
     let (mut facts, learned) = state.gather(question, also, now);
-    facts.burst_score = burst_score;
+    facts.grants.retain(|grant| !grant.once);
     let verdict = decide(question, &facts, now);
-    Weighed { verdict, facts, learned }
+    Weighed { verdict, facts, learned, used: Vec::new() }
 }
 
 /// A verdict on its way out.

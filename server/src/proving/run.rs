@@ -236,7 +236,8 @@ impl Player<'_> {
         }
         let ask = Ask::of(&attempt, &approved.requirement.as_str().into());
         let session_id = attempt.session_id;
-        let opening = Opening { at_ms: now.wall_ms, decision_id: SmolStr::default(), session_id };
+        let opening =
+            Opening { at_ms: now.wall_ms, decision_id: SmolStr::default(), session_id, asked: None };
         let opened = self.state.open_review(&ask, opening, now);
         opened.map_err(|fault| undone(fault.to_string(), "split the scenario"))?;
         let review = ask.digest();
@@ -248,6 +249,8 @@ impl Player<'_> {
                 at_ms: now.wall_ms,
                 ends_ms: now.wall_ms.saturating_add(life_ms),
                 session_id: None,
+                once: false,
+                into_baseline: false,
                 by: approver(&approved.by),
                 reason: SmolStr::default(),
             })

@@ -19,6 +19,7 @@ mod grants;
 mod heard;
 mod keeping;
 mod memory;
+mod once;
 mod reviews;
 mod rows;
 mod sessions;

@@ -81,20 +81,20 @@ pub struct Settled {
 /// Reviews by digest, and how many each principal has.
 #[derive(Debug, Default)]
 pub(super) struct Reviews {
-    held: RwLock<Shelf>,
+    pub(super) held: RwLock<Shelf>,
 }
 
 #[derive(Debug, Default)]
-struct Shelf {
-    reviews: BTreeMap<AskDigest, Held>,
+pub(super) struct Shelf {
+    pub(super) reviews: BTreeMap<AskDigest, Held>,
     of_principals: BTreeMap<Uid, usize>,
     /// When room was last looked for, Unix milliseconds.
     swept_ms: Option<i64>,
 }
 
 #[derive(Debug)]
-struct Held {
-    review: Arc<Review>,
+pub(super) struct Held {
+    pub(super) review: Arc<Review>,
     asked: AtomicU64,
     asked_ms: AtomicI64,
     /// Whether it was said that this round has expired.
@@ -102,7 +102,7 @@ struct Held {
 }
 
 impl Held {
-    fn known(&self) -> Known {
+    pub(super) fn known(&self) -> Known {
         Known {
             review: Arc::clone(&self.review),
             asked: self.asked.load(Ordering::Relaxed),
@@ -110,7 +110,7 @@ impl Held {
         }
     }
 
-    fn row(&self) -> Vec<u8> {
+    pub(super) fn row(&self) -> Vec<u8> {
         let Known { review, asked, asked_ms } = self.known();
         work_rows::review(&review, asked, asked_ms, self.told_expired)
     }

@@ -2,6 +2,8 @@
 //!
 //! Fields are only ever added; a tag is never used for something else.
 
+mod asked;
+
 use cardea_core::ask::Ask;
 use cardea_core::named::Named;
 use cardea_core::review::{self, Opening, Rejection, Review};
@@ -13,6 +15,7 @@ use smol_str::SmolStr;
 
 use super::rows::entity;
 use crate::pipeline::{recorded, unrecorded};
+use asked::{AskedRow, asked_row, to_asked};
 
 #[derive(Clone, PartialEq, Message)]
 struct NameRow {
@@ -120,6 +123,9 @@ struct ReviewRow {
     /// Whether it was said that the round has expired.
     #[prost(bool, tag = "13")]
     told_expired: bool,
+    /// When the grant was used up that opens one attempt only.
+    #[prost(int64, optional, tag = "14")]
+    used_ms: Option<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -130,6 +136,8 @@ struct OpeningRow {
     decision_id: String,
     #[prost(string, optional, tag = "3")]
     session_id: Option<String>,
+    #[prost(message, optional, tag = "4")]
+    asked: Option<AskedRow>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -145,6 +153,10 @@ struct DecidedRow {
     reason: String,
     #[prost(string, optional, tag = "5")]
     session_id: Option<String>,
+    #[prost(bool, tag = "6")]
+    once: bool,
+    #[prost(bool, tag = "7")]
+    into_baseline: bool,
 }
 
 pub(super) fn life(life: &Life) -> Vec<u8> {
@@ -248,6 +260,7 @@ pub(super) fn review(review: &Review, asked: u64, asked_ms: i64, told_expired: b
         asked,
         asked_ms,
         told_expired,
+        used_ms: None,
     };
     for event in review.events().into_iter().flatten() {
         match event {
@@ -256,6 +269,7 @@ pub(super) fn review(review: &Review, asked: u64, asked_ms: i64, told_expired: b
                     at_ms: one.at_ms,
                     decision_id: one.decision_id.to_string(),
                     session_id: one.session_id.map(String::from),
+                    asked: one.asked.map(|asked| asked_row(&asked)),
                 });
             }
             review::Event::Approved(one) => {
@@ -265,15 +279,18 @@ pub(super) fn review(review: &Review, asked: u64, asked_ms: i64, told_expired: b
                     by: name_row(&one.by),
                     reason: one.reason.to_string(),
                     session_id: one.session_id.map(String::from),
+                    once: one.once,
+                    into_baseline: one.into_baseline,
                 });
             }
+            review::Event::Used(at_ms) => row.used_ms = Some(at_ms),
             review::Event::Rejected(one) => {
                 row.rejected = Some(DecidedRow {
                     at_ms: one.at_ms,
                     until_ms: one.until_ms,
                     by: name_row(&one.by),
                     reason: one.reason.to_string(),
-                    session_id: None,
+                    ..DecidedRow::default()
                 });
             }
         }
@@ -299,7 +316,8 @@ pub(super) fn to_review(bytes: &[u8]) -> Option<(Review, u64, i64, bool)> {
     });
     if let Some(one) = row.opened {
         let session_id = one.session_id.map(SmolStr::from);
-        let opening = Opening { at_ms: one.at_ms, decision_id: one.decision_id.into(), session_id };
+        let asked = one.asked.map(|asked| Box::new(to_asked(asked)));
+        let opening = Opening { at_ms: one.at_ms, decision_id: one.decision_id.into(), session_id, asked };
         review.apply(row.round, review::Event::Opened(opening));
     }
     if let Some(one) = row.approved {
@@ -307,6 +325,8 @@ pub(super) fn to_review(bytes: &[u8]) -> Option<(Review, u64, i64, bool)> {
             at_ms: one.at_ms,
             ends_ms: one.until_ms,
             session_id: one.session_id.map(SmolStr::from),
+            once: one.once,
+            into_baseline: one.into_baseline,
             by: named(one.by),
             reason: one.reason.into(),
         };
@@ -320,6 +340,9 @@ pub(super) fn to_review(bytes: &[u8]) -> Option<(Review, u64, i64, bool)> {
             reason: one.reason.into(),
         };
         review.apply(row.round, review::Event::Rejected(rejection));
+    }
+    if let Some(used_ms) = row.used_ms {
+        review.apply(row.round, review::Event::Used(used_ms));
     }
     Some((review, row.asked, row.asked_ms, row.told_expired))
 }

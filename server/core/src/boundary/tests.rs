@@ -468,3 +468,20 @@ fn a_disqualified_attempt_stays_so() {
     let question = Question::new(&snapshot, &attempt);
     assert_eq!(next_change(&question, &world.facts(), NOW), Boundary::default());
 }
+
+#[test]
+fn what_a_grant_for_one_attempt_opened_is_not_leased() {
+    let granted = "permit(principal, action, resource) when { context.session.grants.contains(\"look\") };";
+    let world = World { in_session: true, ..quiet() };
+    let snapshot = bundle(SETTINGS, granted);
+    let attempt = world.attempt(&snapshot);
+    for (once, held_lease_ms) in [(false, 90_000), (true, 0)] {
+        let review = crate::ask::AskDigest(cardea_policy_store::digest::Digest::of(b"r"));
+        let (ends_ms, requirement) = (NOW.wall_ms + 1_000_000, "look".into());
+        let grant = crate::grant::Grant { review, requirement, ends_ms, session_id: None, once };
+        let facts = Facts { grants: vec![grant], ..world.facts() };
+        let verdict = decide(&Question::new(&snapshot, &attempt), &facts, NOW);
+        assert_eq!(verdict.decision(), Decision::Allow);
+        assert_eq!(verdict.lease().held_lease_ms, held_lease_ms);
+    }
+}

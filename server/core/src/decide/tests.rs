@@ -385,6 +385,7 @@ fn every_fact_reaches_policy_with_its_value_or_its_conservative_default() {
         requirement: requirement.into(),
         ends_ms: NOW.wall_ms + ends_ms,
         session_id: session_id.map(Into::into),
+        once: false,
     };
     let grants = vec![granted("ask", 1, None), granted("over", 0, None), granted("else", 1, Some("other"))];
     let session = SessionFacts::Known(Arc::new(known), behavior);

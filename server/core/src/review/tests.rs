@@ -30,11 +30,19 @@ fn ask() -> Ask {
 }
 
 fn opening(at_ms: i64) -> Opening {
-    Opening { at_ms, decision_id: format!("d{at_ms}").into(), session_id: Some("s".into()) }
+    Opening { at_ms, decision_id: format!("d{at_ms}").into(), session_id: Some("s".into()), asked: None }
 }
 
 fn approval(at_ms: i64, ends_ms: i64) -> Approval {
-    Approval { at_ms, ends_ms, session_id: None, by: named("Person::\"rev\""), reason: "ok".into() }
+    Approval {
+        at_ms,
+        ends_ms,
+        session_id: None,
+        once: false,
+        into_baseline: false,
+        by: named("Person::\"rev\""),
+        reason: "ok".into(),
+    }
 }
 
 fn rejection(at_ms: i64, until_ms: i64) -> Rejection {
@@ -47,7 +55,10 @@ fn any_event() -> impl Strategy<Value = Event> {
     let hours = || (0..60i64).prop_map(|hours| hours * HOUR_MS);
     prop_oneof![
         2 => hours().prop_map(|at_ms| Event::Opened(opening(at_ms))),
-        2 => (hours(), hours()).prop_map(|(at_ms, life)| Event::Approved(approval(at_ms, at_ms + life))),
+        2 => (hours(), hours(), any::<bool>()).prop_map(|(at_ms, life, once)| {
+            Event::Approved(Approval { once, ..approval(at_ms, at_ms + life) })
+        }),
+        1 => hours().prop_map(Event::Used),
         1 => (hours(), hours()).prop_map(|(at_ms, hold)| Event::Rejected(rejection(at_ms, at_ms + hold))),
     ]
 }
@@ -69,17 +80,19 @@ fn model(events: &[(u32, Event)], now_ms: i64) -> (u32, Status, Option<i64>) {
         .min();
     let approved = of_round
         .iter()
-        .filter_map(
-            |event| if let Event::Approved(one) = event { Some((one.at_ms, one.ends_ms)) } else { None },
-        )
+        .filter_map(|event| {
+            if let Event::Approved(one) = event { Some((one.at_ms, one.ends_ms, one.once)) } else { None }
+        })
         .min();
+    let is_used = of_round.iter().any(|event| matches!(event, Event::Used(_)));
     let is_rejected = of_round.iter().any(|event| matches!(event, Event::Rejected(_)));
     let in_time =
-        approved.zip(opened_ms).filter(|((at, _), opened)| at >= opened && *at < opened + 24 * HOUR_MS);
-    let ends_ms = in_time.map(|((_, ends), _)| ends);
+        approved.zip(opened_ms).filter(|((at, ..), opened)| at >= opened && *at < opened + 24 * HOUR_MS);
+    let ends_ms = in_time.map(|((_, ends, _), _)| ends);
+    let is_gone = is_used && in_time.is_some_and(|((_, _, once), _)| once);
     let status = match (is_rejected, ends_ms, opened_ms) {
         (true, ..) => Status::Rejected,
-        (_, Some(ends_ms), _) if now_ms < ends_ms => Status::Approved,
+        (_, Some(ends_ms), _) if now_ms < ends_ms && !is_gone => Status::Approved,
         (_, Some(_), _) => Status::UsedUp,
         (_, None, Some(opened_ms)) if now_ms < opened_ms + 24 * HOUR_MS => Status::Pending,
         _ => Status::Expired,
@@ -197,4 +210,30 @@ fn a_decision_names_the_round_and_an_end_within_bounds() {
     assert_eq!(review.check_approval(1, &elsewhere, 60, at(1)), Err(ReviewFault::NoSession));
     let wordy = Approval { reason: "x".repeat(REASON_BYTES_MAX + 1).into(), ..approval(1, 2) };
     assert_eq!(review.check_approval(1, &wordy, 60, at(1)), Err(ReviewFault::TooWordy));
+}
+
+#[test]
+fn a_grant_that_opens_one_attempt_is_used_up_by_it_and_the_next_asks_anew() {
+    let mut review = pending();
+    let once = Approval { once: true, ..approval(1, 1001) };
+    assert_eq!(review.check_approval(1, &once, 1, at(1)), Ok(()));
+    review.apply(1, Event::Approved(once));
+    assert!(review.grant(at(2)).is_some_and(|grant| grant.once));
+    assert!(review.apply(1, Event::Used(2)));
+    assert_eq!((review.status(at(2)), review.grant(at(2))), (Status::UsedUp, None));
+    assert!(review.is_over(at(2)) && !review.apply(1, Event::Used(3)));
+    review.apply(2, Event::Opened(opening(5)));
+    assert_eq!((review.status(at(5)), review.used_ms()), (Status::Pending, None));
+}
+
+#[test]
+fn only_what_was_compared_and_kept_goes_into_a_baseline() {
+    let learned = Approval { into_baseline: true, ..approval(1, 1001) };
+    assert_eq!(pending().check_approval(1, &learned, 1, at(1)), Err(ReviewFault::NothingToLearn));
+    let asked = |named| Opening { asked: Some(Box::new(Asked { named, ..Asked::default() })), ..opening(0) };
+    for (named, expected) in [(None, Err(ReviewFault::NothingToLearn)), (Some(Default::default()), Ok(()))] {
+        let mut review = Review::new(ask());
+        review.apply(1, Event::Opened(asked(named)));
+        assert_eq!(review.check_approval(1, &learned, 1, at(1)), expected);
+    }
 }

@@ -64,7 +64,13 @@ fn token(age_ms: i64) -> Token {
 /// Somebody approved this requirement for the attempt, an hour long.
 fn grant(requirement: &str) -> Grant {
     let review = AskDigest(Digest::of(requirement.as_bytes()));
-    Grant { review, requirement: requirement.into(), ends_ms: NOW.wall_ms + HOUR_MS, session_id: None }
+    Grant {
+        review,
+        requirement: requirement.into(),
+        ends_ms: NOW.wall_ms + HOUR_MS,
+        session_id: None,
+        once: false,
+    }
 }
 
 fn signal(kind: RiskKind, severity: u8, age_s: i64) -> RiskSignal {

@@ -19,4 +19,7 @@ pub struct DeviationRecord {
     /// Version of the baseline; empty: nothing is approved.
     #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
     pub baseline: SmolStr,
+    /// The identity was observed: policies read nothing of what its baseline lacks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub observed: bool,
 }

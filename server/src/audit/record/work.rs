@@ -4,7 +4,7 @@ use cardea_proto::v1;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use super::{Entity, text};
+use super::{DeviationRecord, Entity, ObservedRecord, text};
 
 /// The record of one change of a task; fields as in `cardea.v1.TaskRecord`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub struct ReviewRecord {
     pub review_id: SmolStr,
     /// Its round.
     pub round: u32,
-    /// `opened`, `approved`, `rejected`, `revoked`, `expired`.
+    /// `opened`, `approved`, `used`, `rejected`, `revoked`, `expired`.
     pub change: SmolStr,
     /// Who wants to act.
     pub principal: Entity,
@@ -72,6 +72,15 @@ pub struct ReviewRecord {
     /// Who asked, as the connection proves it.
     #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
     pub asked_by: SmolStr,
+    /// How the attempt deviated when the round was opened, where it was compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deviation: Option<Box<DeviationRecord>>,
+    /// The grant opens one attempt only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
+    /// What the reviewer approved into the next baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub into_baseline: Option<Box<ObservedRecord>>,
 }
 
 mod optional_time {
@@ -126,6 +135,9 @@ impl From<ReviewRecord> for v1::ReviewRecord {
             state_version: record.state_version,
             reason: record.reason.into(),
             asked_by: record.asked_by.into(),
+            deviation: record.deviation.map(|deviation| (*deviation).into()),
+            once: record.once,
+            into_baseline: record.into_baseline.map(|named| (*named).into()),
         }
     }
 }

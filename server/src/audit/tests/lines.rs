@@ -9,8 +9,8 @@ use smol_str::SmolStr;
 use super::*;
 use crate::audit::record::{
     Basis, BundleRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord, HoldCause,
-    HoldRecord, HopVerdict, LINE_BYTES_MAX, Reason, Replay, ReplayFact, ReviewRecord, ShadowAnswer,
-    ShadowRecord, SignalRecord, TaskRecord, VALUE_DEPTH_MAX, Value,
+    HoldRecord, HopVerdict, LINE_BYTES_MAX, ObservedRecord, Reason, Replay, ReplayFact, ReviewRecord,
+    ShadowAnswer, ShadowRecord, SignalRecord, TaskRecord, VALUE_DEPTH_MAX, Value,
 };
 
 fn text() -> impl Strategy<Value = SmolStr> + Clone {
@@ -84,14 +84,14 @@ prop_compose! {
         (step_up, obligations) in (vec(text(), 0..3), vec(text(), 0..3)),
         (delegation, reasons, hops) in (vec(entity(), 0..3), vec(reason(), 0..3), vec(hop(), 0..3)),
         (severity, replay, hold) in (text(), option::of(replay()), option::of(hold())),
-        deviation in option::of(deviation()),
+        (deviation, observed) in (option::of(deviation()), option::of(observed())),
         (evidence, basis) in (vec(evidence(), 0..3), option::of(basis())),
         (decision, latency_ns) in (answer(), any::<u64>()),
     ) -> DecisionRecord {
         DecisionRecord {
             decision_id, attempt_id, door, session_id, principal, action, resource, determining_policies,
             policy_errors, step_up, obligations, delegation, reasons, hops, evidence, basis, decision, latency_ns,
-            severity, replay, hold, deviation,
+            severity, replay, hold, deviation, observed,
         }
     }
 }
@@ -100,8 +100,19 @@ prop_compose! {
     fn deviation()(
         (flags, evidence) in (vec(text(), 0..3), vec(text(), 0..3)),
         (assessment, baseline, confidence) in (text(), text(), any::<u32>()),
+        observed in any::<bool>(),
     ) -> Box<DeviationRecord> {
-        Box::new(DeviationRecord { flags, assessment, confidence, evidence, baseline })
+        Box::new(DeviationRecord { flags, assessment, confidence, evidence, baseline, observed })
+    }
+}
+
+prop_compose! {
+    fn observed()(
+        (task, network) in (text(), text()),
+        (targets, references) in (vec(text(), 0..3), vec(text(), 0..3)),
+        (observing, unusable) in (any::<bool>(), any::<bool>()),
+    ) -> Box<ObservedRecord> {
+        Box::new(ObservedRecord { task, targets, references, network, observing, unusable })
     }
 }
 
@@ -158,11 +169,13 @@ prop_compose! {
         (decision_id, reason, asked_by) in (text(), text(), text()),
         (principal, action, resource, reviewer) in (entity(), entity(), entity(), option::of(entity())),
         (delegation, round) in (vec(entity(), 0..3), any::<u32>()),
-        (grant_ends_at, state_version) in (option::of(any::<i64>()), any::<u64>()),
+        (grant_ends_at, state_version, once) in (option::of(any::<i64>()), any::<u64>(), any::<bool>()),
+        (deviation, into_baseline) in (option::of(deviation()), option::of(observed())),
     ) -> ReviewRecord {
         ReviewRecord {
             review_id, round, change, principal, delegation, action, resource, argument_digest, requirement,
-            decision_id, reviewer, grant_ends_at, state_version, reason, asked_by,
+            decision_id, reviewer, grant_ends_at, state_version, reason, asked_by, deviation,
+            once, into_baseline,
         }
     }
 }
@@ -182,7 +195,10 @@ prop_compose! {
                 txn: c, token_id: e,
             }),
             1 => Body::Session(SessionRecord { session_id: a, principal, change: b, state_version: n, reason: c }),
-            2 => Body::Bundle(BundleRecord { change: a, name: b, revision: n, digest: c, reason: d, asked_by: e }),
+            2 => Body::Bundle(BundleRecord {
+                change: a, name: b.clone(), revision: n, digest: c, reason: d, asked_by: e, baseline_version: 7,
+                baseline_approved_by: b,
+            }),
             3 => Body::Shadow(Box::new(shadow)),
             4 => Body::Task(Box::new(task)),
             5 => Body::Review(Box::new(review)),
@@ -241,6 +257,7 @@ fn example() -> Record {
             replay: None,
             hold: None,
             deviation: None,
+            observed: None,
         }),
     }
 }

@@ -163,6 +163,7 @@ fn decision(answer: v1::Decision, principal: &str, action: &str, door: &str) -> 
         replay: None,
         hold: None,
         deviation: None,
+        observed: None,
     })
 }
 
@@ -186,6 +187,8 @@ async fn matching(filter: v1::RecordFilter) -> Vec<u64> {
         digest: "".into(),
         reason: "".into(),
         asked_by: "".into(),
+        baseline_version: 0,
+        baseline_approved_by: "".into(),
     };
     for body in [
         decision(Allow, "a", "read", "grpc"),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{could_not_run, tell};
 use crate::cli::watch::printable;
 use crate::cli::{Format, exit};
-use crate::monitor::read_kept;
+use crate::monitor::KeptFile;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -20,7 +20,7 @@ Examples:
   cardea baseline diff old.json new.json                     + is approved now, - is not any more
   cardea baseline diff old.json new.json --fail-on widening  in CI: fail when anything more is approved
 
-Counts and times of use are not compared: they change with each run and approve nothing. `cardea baseline show` has them.")]
+Either may be a candidate. Counts and times of use are not compared: they change with each run and approve nothing. `cardea baseline show` has them.")]
 pub(in crate::cli) struct DiffArgs {
     /// The baselines as they are.
     old: PathBuf,
@@ -47,7 +47,7 @@ enum FailOn {
 }
 
 #[derive(Serialize)]
-struct Difference<'a> {
+pub(super) struct Difference<'a> {
     old: Side<'a>,
     new: Side<'a>,
     added: usize,
@@ -74,8 +74,8 @@ struct Change<'a> {
 }
 
 pub(super) fn run(args: &DiffArgs) -> ExitCode {
-    let (old, new) = match (read_kept(&args.old), read_kept(&args.new)) {
-        (Ok(old), Ok(new)) => (old, new),
+    let (old, new) = match (KeptFile::read(&args.old), KeptFile::read(&args.new)) {
+        (Ok(old), Ok(new)) => (old.kept, new.kept),
         (Err(fault), _) | (_, Err(fault)) => return could_not_run(&fault),
     };
     let difference = difference(&old, &new);
@@ -94,7 +94,8 @@ pub(super) fn run(args: &DiffArgs) -> ExitCode {
     ExitCode::from(if fails { exit::FINDINGS } else { exit::FINE })
 }
 
-fn difference<'a>(old: &'a Kept, new: &'a Kept) -> Difference<'a> {
+/// What a newer file approves that an older one does not, and the other way round.
+pub(super) fn difference<'a>(old: &'a Kept, new: &'a Kept) -> Difference<'a> {
     let (before, after) = (flat(old), flat(new));
     let nothing = Approved::default();
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).copied().collect();
@@ -135,9 +136,12 @@ fn flat(kept: &Kept) -> BTreeMap<(&str, &str), &Approved> {
     .collect()
 }
 
-fn human(difference: &Difference<'_>) -> String {
-    let side =
-        |side: &Side<'_>| format!("version {} (approved by {})", side.version, printable(side.approved_by));
+/// The same for people.
+pub(super) fn human(difference: &Difference<'_>) -> String {
+    let side = |side: &Side<'_>| match side.approved_by {
+        "" if side.version == 0 => "not approved".to_owned(),
+        by => format!("version {} (approved by {})", side.version, printable(by)),
+    };
     let mut text = format!("{} -> {}\n", side(&difference.old), side(&difference.new));
     if difference.changes.is_empty() {
         text.push_str("Both approve the same.\n");

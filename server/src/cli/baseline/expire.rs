@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use cardea_core::behavior::Promotion;
+use cardea_core::behavior::promoted::Decided;
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -10,9 +12,9 @@ use serde::Serialize;
 use super::view::time;
 use super::{could_not_run, tell};
 use crate::cli::bundle::node::table;
+use crate::cli::words::now_ms;
 use crate::cli::{Format, exit};
-use crate::monitor::read_kept;
-use crate::monitor::{Fault, whole};
+use crate::monitor::{Fault, KeptFile, whole};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -73,7 +75,8 @@ pub(super) fn run(args: &ExpireArgs) -> ExitCode {
 }
 
 fn expire(args: &ExpireArgs) -> Result<Expired, Fault> {
-    let mut kept = read_kept(&args.file)?;
+    let KeptFile { kept: before, digest } = KeptFile::approved(&args.file)?;
+    let mut kept = before.clone();
     let all = kept.baselines.values().flat_map(|tasks| tasks.values());
     let newest_ms = all.filter_map(|approved| approved.last_used_ms()).max();
     let from_ms = args.as_of.map(Timestamp::as_millisecond).or(newest_ms);
@@ -91,8 +94,10 @@ fn expire(args: &ExpireArgs) -> Result<Expired, Fault> {
             }
         }
     }
-    kept.version = kept.version.saturating_add(1);
-    kept.approved_by.clone_from(&args.approved_by);
+    let reason = format!("expired what was not used for {} days", args.unused_days);
+    let decided = Decided { by: &args.approved_by, at_ms: now_ms(), reason: &reason };
+    let entry = Promotion { from: digest, ..Promotion::default() };
+    kept.decide(&before, entry, decided).map_err(|why| Fault::of(&args.out, why.to_string()))?;
     let bytes = kept.bytes().map_err(|error| Fault::of(&args.out, error.to_string()))?;
     whole::write(&args.out, &bytes)?;
     Ok(Expired {

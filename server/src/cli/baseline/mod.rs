@@ -1,7 +1,10 @@
-//! `cardea baseline`: files of baselines, without a node.
+//! `cardea baseline`: how what was approved is learned, promoted and carried.
 
+mod carry;
 mod diff;
 mod expire;
+mod learn;
+mod promote;
 mod show;
 mod view;
 
@@ -16,6 +19,22 @@ use crate::monitor::Fault;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BaselineCommand {
+    /// Learn a candidate: from the audit of nodes, live from one, or from recorded attempts.
+    ///
+    /// Exit code 0: written; 2: could not run, or nothing was learned.
+    Learn(learn::LearnArgs),
+    /// Approve a candidate: the next version of what is approved, with who approved it and why.
+    ///
+    /// Exit code 0: written; 2: could not run, or it cannot be promoted.
+    Promote(promote::PromoteArgs),
+    /// Put an approved file into the directory of a bundle, checked against its schema.
+    ///
+    /// Exit code 0: written; 1: refused; 2: could not run.
+    Import(carry::ImportArgs),
+    /// Take the file of baselines out of a bundle.
+    ///
+    /// Exit code 0: written; 2: could not run.
+    Export(carry::ExportArgs),
     /// Show what is approved, for whom, by whom, and when it was last used.
     ///
     /// Exit code 0: shown; 2: could not run, or nothing fits.
@@ -32,6 +51,10 @@ pub(super) enum BaselineCommand {
 
 pub(super) fn run(command: &BaselineCommand) -> ExitCode {
     match command {
+        BaselineCommand::Learn(args) => learn::run(args),
+        BaselineCommand::Promote(args) => promote::run(args),
+        BaselineCommand::Import(args) => carry::import(args),
+        BaselineCommand::Export(args) => carry::export(args),
         BaselineCommand::Show(args) => show::run(args),
         BaselineCommand::Diff(args) => diff::run(args),
         BaselineCommand::Expire(args) => expire::run(args),

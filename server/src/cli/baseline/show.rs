@@ -3,17 +3,19 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cardea_core::behavior::{Kept, Rules};
+use cardea_core::behavior::promoted::Reviewed;
+use cardea_core::behavior::{Kept, Promotion, Rules};
 use clap::Args;
 use serde::Serialize;
 
-use super::view::{BaselineView, summary};
+use super::learn::reviewed;
+use super::view::{BaselineView, summary, time};
 use super::{could_not_run, tell};
 use crate::cli::bundle::node::field;
+use crate::cli::watch::printable;
 use crate::cli::{Format, exit};
-use crate::monitor::Fault;
 use crate::monitor::config::Config;
-use crate::monitor::read_kept;
+use crate::monitor::{Fault, KeptFile};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -25,7 +27,7 @@ Examples:
 
 RUNS and TASKS say how many approved runs and tasks used a name, LAST USED when one did for the last time.")]
 pub(in crate::cli) struct ShowArgs {
-    /// Baselines, from `cardea monitor learn`.
+    /// Baselines, or a candidate.
     file: PathBuf,
     /// Only of this identity.
     #[arg(long, value_name = "NAME")]
@@ -46,6 +48,11 @@ struct Shown<'a> {
     version: u32,
     approved_by: &'a str,
     attempts: u64,
+    /// Nobody approved it yet.
+    candidate: bool,
+    promotions: &'a [Promotion],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    reviewed: &'a [Reviewed],
     baselines: Vec<BaselineView<'a>>,
 }
 
@@ -57,7 +64,7 @@ pub(super) fn run(args: &ShowArgs) -> ExitCode {
 }
 
 fn show(args: &ShowArgs) -> Result<(), Fault> {
-    let kept = read_kept(&args.file)?;
+    let kept = KeptFile::read(&args.file)?.kept;
     let rules = match &args.config {
         Some(path) => Config::read(path)?.rules,
         None => Rules::default(),
@@ -75,14 +82,33 @@ fn show(args: &ShowArgs) -> Result<(), Fault> {
     }
     let text = human(&kept, &baselines);
     let (version, approved_by, attempts) = (kept.version, kept.approved_by.as_str(), kept.attempts);
-    tell(args.format, &text, &Shown { version, approved_by, attempts, baselines })
+    tell(
+        args.format,
+        &text,
+        &Shown {
+            version,
+            approved_by,
+            attempts,
+            candidate: kept.is_candidate(),
+            promotions: &kept.promotions,
+            reviewed: &kept.reviewed,
+            baselines,
+        },
+    )
 }
 
 fn human(kept: &Kept, baselines: &[BaselineView<'_>]) -> String {
     let mut text = String::new();
     field(&mut text, "version", &kept.version.to_string());
-    field(&mut text, "approved", &format!("by {}", kept.approved_by));
+    let by = if kept.is_candidate() {
+        "by nobody: it is a candidate"
+    } else {
+        &format!("by {}", printable(&kept.approved_by))
+    };
+    field(&mut text, "approved", by);
     field(&mut text, "learned", &format!("from {} attempts", kept.attempts));
+    text.push_str(&history(kept));
+    text.push_str(&reviewed(&kept.reviewed));
     text.push('\n');
     text.push_str(&summary(baselines));
     if let [one] = baselines {
@@ -93,4 +119,20 @@ fn human(kept: &Kept, baselines: &[BaselineView<'_>]) -> String {
         text.push_str(&format!("\n{left_out} names were left out because of limits; they deviate\n"));
     }
     text
+}
+
+/// How it came to be, the newest first.
+fn history(kept: &Kept) -> String {
+    const SHOWN_MAX: usize = 5;
+    let line = |one: &Promotion| {
+        let (version, by) = (one.version, printable(&one.approved_by));
+        let at = time(one.at_ms).unwrap_or_else(|| "-".to_owned());
+        let why = if one.reason.is_empty() { String::new() } else { format!(": {}", printable(&one.reason)) };
+        let reviewers = match one.reviewed_by.as_slice() {
+            [] => String::new(),
+            some => format!(", with reviews of {}", printable(&some.join(", "))),
+        };
+        format!("  version {version} by {by} at {at}, +{} -{}{reviewers}{why}\n", one.added, one.removed)
+    };
+    kept.promotions.iter().rev().take(SHOWN_MAX).map(line).collect()
 }

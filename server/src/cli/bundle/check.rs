@@ -10,11 +10,13 @@ use std::process::ExitCode;
 use cardea_policy_store::fault::{Fault, Severity};
 use cardea_policy_store::lint::rules::{self, Rule};
 use cardea_policy_store::lint::{self, Report, Summary};
+use cardea_policy_store::observing;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use crate::cli::drawn::{drawn, say};
 use crate::cli::exit;
+use crate::cli::words::now_ms;
 
 /// Most findings that are drawn for people: nobody reads more in one go.
 const DRAWN_MAX: usize = 100;
@@ -121,7 +123,11 @@ fn check<'p>(path: &'p Path, args: &CheckArgs) -> Checked<'p> {
     let shown = path.strip_prefix("./").unwrap_or(path);
     let shown = if shown == Path::new(".") { Path::new("") } else { shown };
     let (opened, report) = match super::open(path) {
-        Ok(files) => (true, lint::check(&files)),
+        Ok(files) => {
+            let Report { mut findings, summary, .. } = lint::check(&files);
+            findings.extend(observing::check(&files, now_ms()));
+            (true, Report::of(findings, summary))
+        }
         Err(faults) => (false, Report::of(faults.list().to_vec(), None)),
     };
     let report = report.weighed(|fault| weight(fault, args));

@@ -134,7 +134,7 @@ pub(super) fn run(command: &BundleCommand) -> ExitCode {
 }
 
 /// Reads a bundle in either form, without asking who signed it.
-pub(super) fn open(path: &Path) -> Result<Files, Faults> {
+pub(in crate::cli) fn open(path: &Path) -> Result<Files, Faults> {
     if !path.is_file() {
         return load::read_directory(path);
     }

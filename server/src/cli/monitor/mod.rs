@@ -11,6 +11,7 @@ use clap::Subcommand;
 
 use super::exit;
 use crate::monitor::Fault;
+pub(super) use learn::recorded;
 
 /// Attempts between two words of progress.
 const PROGRESS_EVERY: u64 = 20_000;
@@ -28,7 +29,7 @@ pub(super) enum MonitorCommand {
     /// Show people what was found: one HTML page with pictures and evidence, from a scored file and its attempts.
     ///
     /// Exit code 0: written, whatever was found; 2: could not run.
-    Report(report::ReportArgs),
+    Report(Box<report::ReportArgs>),
 }
 
 pub(super) fn run(command: &MonitorCommand) -> ExitCode {

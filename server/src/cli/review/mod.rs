@@ -19,11 +19,11 @@ pub(super) enum ReviewCommand {
     ///
     /// Exit code 0: listed; 2: could not run.
     List(ListArgs),
-    /// Show one review: who wants to do what, with which arguments.
+    /// Show one review: who wants to do what, with which arguments, and how that deviates from what was approved.
     ///
     /// Exit code 0: shown; 1: the node does not know it; 2: could not run.
     Show(ShowArgs),
-    /// Approve a review: exactly that attempt succeeds until the end.
+    /// Approve a review: exactly that attempt succeeds, once or until the end.
     ///
     /// Exit code 0: approved; 1: the node refused; 2: could not run.
     Approve(ApproveArgs),
@@ -45,7 +45,7 @@ pub(super) enum Which {
     Rejected,
     /// Those that nobody decided in time.
     Expired,
-    /// Those whose grant is past its end.
+    /// Those whose grant is past its end, or opened the one attempt that it was for.
     UsedUp,
     /// All of them.
     All,
@@ -86,7 +86,11 @@ pub(super) struct ShowArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  cardea review approve --node http://127.0.0.1:7411 4f6c… --as 'Team::\"security\"' --ends 15m --reason 'as planned'")]
+  cardea review approve --node http://127.0.0.1:7411 4f6c… --as 'Team::\"security\"' --for 15m --reason 'as planned'
+  cardea review approve --node http://127.0.0.1:7411 4f6c… --as 'Team::\"security\"' --once
+  cardea review approve --node http://127.0.0.1:7411 4f6c… --as 'Team::\"security\"' --once --into-baseline --reason 'a new customer'
+
+What is approved with --into-baseline is taken up by the next `cardea baseline learn`, and counts once somebody promotes that.")]
 pub(super) struct ApproveArgs {
     #[command(flatten)]
     node: NodeArgs,
@@ -98,9 +102,15 @@ pub(super) struct ApproveArgs {
     /// Who approves, as the bundle names its reviewers: 'Type::\"id\"'.
     #[arg(long = "as", value_name = "ENTITY")]
     reviewer: Named,
-    /// When the grant ends: a span from now, or RFC 3339. Unset: as long as the requirement allows.
-    #[arg(long, value_name = "WHEN")]
+    /// When the grant ends: a span from now, or RFC 3339. Unset: as long as the requirement allows, which is also the most.
+    #[arg(long, visible_alias = "for", value_name = "WHEN")]
     ends: Option<When>,
+    /// The grant opens one attempt only: the next that is allowed uses it up.
+    #[arg(long)]
+    once: bool,
+    /// What was asked is to be in the next baseline.
+    #[arg(long)]
+    into_baseline: bool,
     /// The grant counts only in the session of the attempt that opened the review.
     #[arg(long)]
     this_session_only: bool,
@@ -199,6 +209,8 @@ async fn approve(args: &ApproveArgs) -> Result<bool, Failure> {
         ends_at: args.ends.map(|when| when.message(now_ms())),
         scope,
         reason: args.reason.clone(),
+        once: args.once,
+        into_baseline: args.into_baseline,
     };
     let answer = client.approve_review(request).await?;
     Ok(told(args.format, answer.review.as_ref(), answer.state_version))

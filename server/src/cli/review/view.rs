@@ -6,6 +6,7 @@ use cardea_client::v1;
 use serde::Serialize;
 
 use crate::cli::bundle::node::{self, time};
+use crate::cli::watch::printable;
 use crate::cli::words::entity;
 
 #[derive(Serialize)]
@@ -54,6 +55,33 @@ pub(super) struct ReviewView {
     grant_session_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rejected_until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deviation: Option<DeviationView>,
+    /// What an approval into the next baseline takes up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    learnable: Option<LearnableView>,
+    into_baseline: bool,
+    once: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used_at: Option<String>,
+}
+
+/// What would be approved for the principal, in which task; empty: in none.
+#[derive(Serialize)]
+struct LearnableView {
+    task: String,
+    targets: Vec<String>,
+    references: Vec<String>,
+}
+
+/// How the attempt deviated when the round was opened.
+#[derive(Serialize)]
+struct DeviationView {
+    assessment: String,
+    confidence: u32,
+    flags: Vec<String>,
+    evidence: Vec<String>,
+    baseline: String,
 }
 
 impl From<&v1::Review> for ReviewView {
@@ -84,6 +112,21 @@ impl From<&v1::Review> for ReviewView {
             grant_ends_at: grant.and_then(|grant| time(grant.ends_at.as_ref())),
             grant_session_id: grant.map(|grant| grant.session_id.clone()).filter(|id| !id.is_empty()),
             rejected_until: time(review.rejected_until.as_ref()),
+            deviation: review.deviation.clone().map(|of| DeviationView {
+                assessment: of.assessment,
+                confidence: of.confidence,
+                flags: of.flags,
+                evidence: of.evidence,
+                baseline: of.baseline,
+            }),
+            learnable: review.learnable.clone().map(|of| LearnableView {
+                task: of.task,
+                targets: of.targets,
+                references: of.references,
+            }),
+            into_baseline: review.into_baseline,
+            once: grant.is_some_and(|grant| grant.once),
+            used_at: grant.and_then(|grant| time(grant.used_at.as_ref())),
         }
     }
 }
@@ -128,12 +171,23 @@ pub(super) fn table(reviews: &[v1::Review]) -> String {
             view.principal,
             view.action,
             view.resource,
+            view.deviation.map_or_else(|| "-".to_owned(), |of| of.assessment),
             view.attempts.to_string(),
             view.opened_at.unwrap_or_else(|| "-".to_owned()),
         ]
     };
     let rows: Vec<_> = reviews.iter().map(row).collect();
-    let head = ["REVIEW", "STATUS", "REQUIREMENT", "PRINCIPAL", "ACTION", "RESOURCE", "ATTEMPTS", "OPENED"];
+    let head = [
+        "REVIEW",
+        "STATUS",
+        "REQUIREMENT",
+        "PRINCIPAL",
+        "ACTION",
+        "RESOURCE",
+        "DEVIATES",
+        "ATTEMPTS",
+        "OPENED",
+    ];
     node::table(&head, &rows)
 }
 
@@ -163,13 +217,42 @@ pub(super) fn details(review: &v1::Review) -> String {
         // As JSON text: a control character from outside must not reach the terminal.
         let _ = writeln!(text, "  {}: {argument}", serde_json::Value::from(name.as_str()));
     }
+    if let Some(of) = view.deviation {
+        let against = if of.baseline.is_empty() { "no baseline".to_owned() } else { of.baseline };
+        let line = format!("{}, {} percent sure, against {}", of.assessment, of.confidence, against);
+        node::field(&mut text, "deviates", &line);
+        for sentence in &of.evidence {
+            let _ = writeln!(text, "  {}", printable(sentence));
+        }
+        match view.learnable {
+            None => {
+                let what = "cannot be approved into a baseline: it names more than a review keeps";
+                let _ = writeln!(text, "  {what}");
+            }
+            Some(of) => {
+                let task =
+                    if of.task.is_empty() { "no task".to_owned() } else { format!("task {}", of.task) };
+                let names: Vec<_> = of.targets.into_iter().chain(of.references).collect();
+                let line = format!("in {task}: {}", names.join(", "));
+                node::field(&mut text, "learnable", &line);
+            }
+        }
+    }
     if let Some(by) = view.decided_by {
         let why = if view.reason.is_empty() { String::new() } else { format!(": {}", view.reason) };
         node::field(&mut text, "decided", &format!("{} by {by}{why}", or_dash(view.decided_at)));
     }
     if let Some(ends) = view.grant_ends_at {
         let only = view.grant_session_id.map_or_else(String::new, |id| format!(", in session {id} only"));
-        node::field(&mut text, "grant", &format!("until {ends}{only}"));
+        let once = match (view.once, view.used_at) {
+            (false, _) => String::new(),
+            (true, None) => ", for one attempt".to_owned(),
+            (true, Some(at)) => format!(", for one attempt, which was at {at}"),
+        };
+        node::field(&mut text, "grant", &format!("until {ends}{only}{once}"));
+    }
+    if view.into_baseline {
+        node::field(&mut text, "baseline", "goes into the next one");
     }
     if let Some(until) = view.rejected_until {
         node::field(&mut text, "closed", &format!("no other round before {until}"));

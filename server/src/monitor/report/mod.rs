@@ -6,6 +6,7 @@
 
 mod calls;
 mod cases;
+mod decided;
 mod html;
 mod page;
 mod tally;
@@ -26,6 +27,7 @@ use super::prepared::Prepared;
 use super::score::SESSIONS_MAX;
 use calls::Calls;
 use cases::Cases;
+use decided::Answers;
 use tally::Tally;
 use timeline::Timeline;
 pub use told::{Pairs, Told};
@@ -44,6 +46,14 @@ pub struct Choice {
     pub task: Option<String>,
 }
 
+impl Choice {
+    /// Whether the report is of this attempt.
+    fn takes(&self, principal: &str, task: &str) -> bool {
+        let is_it = |only: &Option<String>, name: &str| only.as_ref().is_none_or(|only| only == name);
+        is_it(&self.identity, principal) && is_it(&self.task, task)
+    }
+}
+
 /// See the module.
 pub struct Report<'c> {
     config: &'c Config,
@@ -60,6 +70,8 @@ pub struct Report<'c> {
     open: Expiring<(String, String), Session>,
     sessions: u64,
     sessions_with_incidents: u64,
+    /// Of what nodes decided; `None`: attempts were scored.
+    answers: Option<Answers>,
 }
 
 /// What was found of one identity.
@@ -96,6 +108,7 @@ impl<'c> Report<'c> {
             open: Expiring::new(SESSIONS_MAX),
             sessions: 0,
             sessions_with_incidents: 0,
+            answers: None,
         }
     }
 
@@ -118,10 +131,7 @@ impl<'c> Report<'c> {
         if !observed.is_denied {
             session.previous.clone_from(&recorded.action);
         }
-        let Choice { identity, task: chosen } = &self.choice;
-        if identity.as_ref().is_some_and(|only| *only != recorded.principal)
-            || chosen.as_ref().is_some_and(|only| only != task)
-        {
+        if !self.choice.takes(&recorded.principal, task) {
             return;
         }
         self.sessions += u64::from(!session.is_counted);

@@ -24,6 +24,18 @@ pub struct Told {
 }
 
 impl Told {
+    /// One that no file holds; `confidence` in percent.
+    pub(super) fn given(
+        flags: Vec<String>,
+        assessment: Assessment,
+        confidence: u32,
+        response: Response,
+        evidence: Vec<String>,
+    ) -> Self {
+        let confidence = f64::from(confidence.min(100)) / 100.0;
+        Self { session: String::new(), n: 0, flags, assessment, confidence, response, evidence }
+    }
+
     /// Whether it amounts to anything.
     pub(super) fn deviates(&self) -> bool {
         self.assessment != Assessment::None

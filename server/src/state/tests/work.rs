@@ -30,12 +30,14 @@ fn asked(snapshot: &Snapshot, principal: &str, session: &str) -> (Attempt, Ask) 
 }
 
 fn opening(at_ms: i64) -> Opening {
-    Opening { at_ms, decision_id: "d".into(), session_id: None }
+    Opening { at_ms, decision_id: "d".into(), session_id: None, asked: None }
 }
 
 fn approve(state: &State, ask: &Ask, now: Now) -> Result<Settled, NotDecided> {
     let approval = |_: &_, grant_s: u64| {
         Ok(review::Approval {
+            once: false,
+            into_baseline: false,
             at_ms: now.wall_ms,
             ends_ms: now.wall_ms + i64::try_from(grant_s).unwrap() * 1000,
             session_id: None,
@@ -306,5 +308,69 @@ fn a_session_ends_with_the_first_above_it_wherever_their_ends_are_moved() {
     assert_eq!(ends(), 500, "the root's came nearer");
     assert_eq!(judge(state, &snapshot, &asked, at(499)).decision(), Decision::Allow);
     assert_eq!(judge(state, &snapshot, &asked, at(500)).decision(), Decision::Deny);
+    node.stop();
+}
+
+fn approve_once(state: &State, ask: &Ask, now: Now) {
+    let approval = |_: &_, grant_s: u64| {
+        Ok(review::Approval {
+            once: true,
+            into_baseline: false,
+            at_ms: now.wall_ms,
+            ends_ms: now.wall_ms + i64::try_from(grant_s).unwrap() * 1000,
+            session_id: None,
+            by: reviewer(),
+            reason: SmolStr::default(),
+        })
+    };
+    let round = state.review(&ask.digest()).map_or(1, |known| known.review.round());
+    state.approve_review(&ask.digest(), round, approval, &settings(), now).unwrap();
+}
+
+#[test]
+fn a_grant_for_one_attempt_is_used_by_one_of_many_at_the_same_time() {
+    let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
+    let node = Node::start(dir.path(), 100);
+    let (attempt, ask) = asked(&snapshot, "a", "s");
+    let now = at(10);
+    for round in 0..20 {
+        node.state.open_review(&ask, opening(10), now).unwrap();
+        approve_once(&node.state, &ask, now);
+        // All of them saw the grant before the first used it.
+        let seen: Vec<_> = (0..8).map(|_| node.state.grants_for(&attempt)).collect();
+        assert!(seen.iter().all(|grants| grants.len() == 1 && grants[0].once));
+        let used: usize = thread::scope(|scope| {
+            let uses: Vec<_> = seen
+                .iter()
+                .map(|grants| scope.spawn(|| node.state.use_once(&attempt, grants, now).is_some()))
+                .collect();
+            uses.into_iter().map(|used| usize::from(used.join().unwrap())).sum()
+        });
+        assert_eq!(used, 1, "round {round}");
+        assert_eq!(requirements(&node.state, &attempt, now), [""; 0]);
+    }
+    node.stop();
+}
+
+#[test]
+fn a_grant_that_was_used_stays_used_after_a_crash() {
+    let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
+    let (attempt, ask) = asked(&snapshot, "a", "s");
+    let now = at(10);
+    let copy = tempfile::tempdir().unwrap();
+    {
+        let node = Node::start(dir.path(), 100);
+        node.state.open_review(&ask, opening(10), now).unwrap();
+        approve_once(&node.state, &ask, now);
+        let grants = node.state.grants_for(&attempt);
+        assert!(node.state.use_once(&attempt, &grants, now).is_some());
+        // As kill -9 would find the disk: nothing is written after the answer.
+        std::fs::copy(dir.path().join("state.redb"), copy.path().join("state.redb")).unwrap();
+        node.stop();
+    }
+    let node = Node::start(copy.path(), 100);
+    assert_eq!(requirements(&node.state, &attempt, now), [""; 0]);
+    let known = node.state.review(&ask.digest()).unwrap();
+    assert_eq!((known.review.status(now), known.review.used_ms()), (review::Status::UsedUp, Some(10)));
     node.stop();
 }

@@ -1,5 +1,7 @@
 //! What is written is read back.
 
+use cardea_core::asked::Asked;
+use cardea_core::observed;
 use cardea_core::task::life::Standing;
 use cardea_core::time::Now;
 use cardea_policy_store::engine::{Extension, Record, Value};
@@ -76,11 +78,32 @@ fn a_review_comes_back_with_its_arguments_and_its_digest() {
     };
     let digest = ask.digest();
     let mut review_of = Review::new(ask);
-    let opening = Opening { at_ms: 1, decision_id: "d".into(), session_id: Some("s".into()) };
+    let named = observed::Named {
+        task: "t".into(),
+        targets: vec!["bob".into()],
+        references: vec!["https://x.io/".into()],
+        network: "n".into(),
+    };
+    let asked = Asked {
+        assessment: "abuse".into(),
+        confidence: 75,
+        flags: vec!["new_target".into()],
+        evidence: vec!["send → bob was never a target".into()],
+        baseline: "3 (approved by ann)".into(),
+        named: Some(named),
+    };
+    let opening = Opening {
+        at_ms: 1,
+        decision_id: "d".into(),
+        session_id: Some("s".into()),
+        asked: Some(Box::new(asked)),
+    };
     let approval = review::Approval {
         at_ms: 2,
         ends_ms: 9,
         session_id: Some("s".into()),
+        once: true,
+        into_baseline: true,
         by: by(),
         reason: "ok".into(),
     };
@@ -88,6 +111,7 @@ fn a_review_comes_back_with_its_arguments_and_its_digest() {
     for event in [
         review::Event::Opened(opening),
         review::Event::Approved(approval),
+        review::Event::Used(4),
         review::Event::Rejected(rejection),
     ] {
         review_of.apply(3, event);

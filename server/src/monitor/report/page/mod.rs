@@ -68,18 +68,38 @@ fn head(html: &mut Html, report: &Report<'_>) {
 }
 
 fn foot(html: &mut Html, report: &Report<'_>) {
-    let kept = report.kept;
+    let whose =
+        if report.answers.is_some() { "that policies gave" } else { "that the monitor would have given" };
     html.raw("<footer class=\"soft\">\n<p>An <strong>incident</strong> is a deviation that its session had not shown before; what repeats it is ")
         .raw("counted as a repeat. An assessment says which approved entry is missing; nothing is guessed. <strong>Confidence</strong> orders cases ")
-        .raw("of the same assessment and is no probability. Answers are what the monitor would have given.</p>\n<p>Compared with baseline version ")
+        .raw("of the same assessment and is no probability. Answers are those ")
+        .raw(whose)
+        .raw(".</p>\n<p>");
+    compared_with(html, report);
+    html.raw(" Made by cardea ")
+        .raw(env!("CARGO_PKG_VERSION"))
+        .raw(". Characters that show nothing or reorder text stand as ⟨U+…⟩.</p>\n</footer>\n");
+}
+
+fn compared_with(html: &mut Html, report: &Report<'_>) {
+    let kept = report.kept;
+    if let Some(answers) = &report.answers {
+        html.raw("Compared with the baselines in force then");
+        for (at, baseline) in answers.baselines.iter().enumerate() {
+            html.raw(if at == 0 { ": version <bdi>" } else { ", version <bdi>" })
+                .short(baseline, 80)
+                .raw("</bdi>");
+        }
+        html.raw(".");
+        return;
+    }
+    html.raw("Compared with baseline version ")
         .count(u64::from(kept.version))
         .raw(", approved by <bdi>")
         .short(&kept.approved_by, 80)
         .raw("</bdi>, learned from ")
         .count(kept.attempts)
-        .raw(" attempts. Made by cardea ")
-        .raw(env!("CARGO_PKG_VERSION"))
-        .raw(". Characters that show nothing or reorder text stand as ⟨U+…⟩.</p>\n</footer>\n");
+        .raw(" attempts.");
 }
 
 /// The style of an assessment.

@@ -25,7 +25,8 @@ pub(in crate::monitor::report) fn summary(report: &Report<'_>) -> String {
     let who = format!("{more}{}", counted(identities, "identity", "identities"));
     let what = counted(whole.attempts, "attempt", "attempts");
     if whole.incidents() == 0 {
-        return format!("{who} made {what}, and nothing deviates from what was approved.");
+        let text = format!("{who} made {what}, and nothing deviates from what was approved.");
+        return text + &decided(report);
     }
     let mut text =
         format!("{who}, {what}, {}: {}", counted(whole.incidents(), "incident", "incidents"), kinds(report));
@@ -35,6 +36,7 @@ pub(in crate::monitor::report) fn summary(report: &Report<'_>) -> String {
     }
     text.push_str(". ");
     text.push_str(&answers(report));
+    text.push_str(&decided(report));
     if report.has_sessions() {
         text.push_str(&format!(
             " {} of {} deviated.",
@@ -76,10 +78,29 @@ fn answers(report: &Report<'_>) -> String {
     let allowed = whole.incidents() - whole.denied - whole.stepped_up;
     let parts = [(whole.denied, "denied"), (whole.stepped_up, "held for review"), (allowed, "let through")];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0);
-    format!(
-        "The monitor's answer: {}.",
-        listed(parts.map(|(count, what)| format!("{} {what}", grouped(count))))
-    )
+    let whose = if report.answers.is_some() { "Policies' answer" } else { "The monitor's answer" };
+    format!("{whose}: {}.", listed(parts.map(|(count, what)| format!("{} {what}", grouped(count)))))
+}
+
+/// Of what nodes decided: all answers, and what policies did not see.
+fn decided(report: &Report<'_>) -> String {
+    let Some(answers) = &report.answers else { return String::new() };
+    let parts =
+        [(answers.allowed, "allowed"), (answers.stepped_up, "held for review"), (answers.denied, "denied")];
+    let parts = parts.into_iter().filter(|(count, _)| *count > 0);
+    let mut text = format!(
+        " Of all attempts {}.",
+        listed(parts.map(|(count, what)| format!("{} were {what}", grouped(count))))
+    );
+    if answers.observed > 0 {
+        let what = counted(answers.observed, "incident is", "incidents are");
+        text.push_str(&format!(" {what} of observed identities: policies did not see them."));
+    }
+    if answers.uncompared > 0 {
+        let what = counted(answers.uncompared, "further attempt was", "further attempts were");
+        text.push_str(&format!(" {what} not compared, as no policy reads it."));
+    }
+    text
 }
 
 fn listed(parts: impl Iterator<Item = String>) -> String {
