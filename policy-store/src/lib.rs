@@ -16,6 +16,7 @@ pub mod lint;
 pub mod load;
 pub mod manifest;
 pub mod pack;
+pub mod responses;
 pub mod routes;
 pub mod settings;
 pub mod shape;
