@@ -17,6 +17,7 @@ pub mod load;
 pub mod manifest;
 pub mod observing;
 pub mod pack;
+pub mod responses;
 pub mod routes;
 pub mod settings;
 pub mod shape;

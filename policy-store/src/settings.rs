@@ -7,6 +7,7 @@ use smol_str::SmolStr;
 
 use crate::approvals::BehaviorSettings;
 use crate::engine::Uid;
+use crate::responses::{self, Label, Response};
 
 /// Half-life of a risk signal that names none, in seconds.
 const RISK_HALF_LIFE_S: u64 = 3600;
@@ -56,6 +57,12 @@ pub struct Settings {
     /// Obligations, by the name that `@obligation` uses.
     #[serde(default)]
     pub obligations: BTreeMap<SmolStr, Obligation>,
+    /// Labels that allowed attempts put on their sessions, by the name that `@label` uses.
+    #[serde(default)]
+    pub labels: BTreeMap<SmolStr, Label>,
+    /// What is done when a policy settles an answer, by the name that `@respond` uses.
+    #[serde(default)]
+    pub responses: BTreeMap<SmolStr, Response>,
 }
 
 /// What a policy that cannot be evaluated does.
@@ -310,6 +317,8 @@ impl Settings {
             behavior: BehaviorSettings::default(),
             step_up: BTreeMap::new(),
             obligations: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            responses: BTreeMap::new(),
         }
     }
 
@@ -333,6 +342,7 @@ impl Settings {
         faults.extend(self.signals.faults());
         faults.extend(self.lease.faults());
         faults.extend(self.behavior.faults());
+        faults.extend(responses::faults(&self.labels, &self.responses));
         for (name, requirement) in &self.step_up {
             let fault = match requirement {
                 Requirement::Authentication { acr_values, max_age_s }

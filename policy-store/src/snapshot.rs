@@ -19,6 +19,7 @@ use crate::fragment::{Group, Needs};
 use crate::index::{Candidates, PolicyIndex, ScopeIndex};
 use crate::lint::rules;
 use crate::manifest::Manifest;
+use crate::responses::{DRY_RUNS_MAX, Declared, Effects};
 use crate::settings::{MaxAges, OnPolicyError, Requirement, Settings, is_named};
 use crate::shape::Shape;
 use crate::stamp::Stamp;
@@ -40,6 +41,16 @@ pub struct Policy {
     pub obligation: Option<SmolStr>,
     /// `@severity`: for records.
     pub severity: Option<SmolStr>,
+    /// `@label`, `@respond` and `@dry_run`: what it does beside its answer.
+    pub effects: Option<Box<Effects>>,
+}
+
+impl Policy {
+    /// Whether it is evaluated and told, and settles nothing.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.effects.as_ref().is_some_and(|effects| effects.dry_run)
+    }
 }
 
 /// What a schema says of an action.
@@ -168,6 +179,7 @@ pub struct Snapshot {
     expires_ms: Option<i64>,
     policies: Box<[Policy]>,
     requirements: Box<[(SmolStr, Requirement)]>,
+    declared: Declared,
     index: ScopeIndex,
     world: World,
     layout: ContextLayout,
@@ -215,6 +227,7 @@ impl Snapshot {
         let index = ScopeIndex::new(parts.policies.iter().map(|(_, policy)| policy), &world);
         let requirements: Box<[(SmolStr, Requirement)]> =
             parts.settings.step_up.clone().into_iter().collect();
+        let mut declared = Declared::of(&parts.settings);
         let mut interned = Interned::default();
         let levels = (layout == ContextLayout::Gathered).then_some(&parts.settings.risk);
         let policies: Box<[Policy]> = parts
@@ -223,9 +236,12 @@ impl Snapshot {
             .map(|(id, policy)| {
                 let mut condition = Condition::of(policy, layout);
                 condition.intern(&mut interned, levels);
-                annotated(id.clone(), policy, condition, &requirements, &mut faults)
+                let effects =
+                    declared.effects(id, policy, policy.effect() == Effect::Forbid, &mut faults);
+                Policy { effects, ..annotated(id.clone(), policy, condition, &requirements, &mut faults) }
             })
             .collect();
+        faults.extend(too_many_dry_runs(&policies));
         let mut types = AHashMap::new();
         let mut actions = Vec::new();
         let mut named_actions: AHashMap<SmolStr, AHashMap<SmolStr, usize>> = AHashMap::new();
@@ -252,6 +268,7 @@ impl Snapshot {
             expires_ms: None,
             policies,
             requirements,
+            declared,
             index,
             world,
             layout,
@@ -330,6 +347,17 @@ impl Snapshot {
     #[must_use]
     pub fn requirement(&self, index: u16) -> Option<&(SmolStr, Requirement)> {
         self.requirements.get(usize::from(index))
+    }
+
+    /// Labels and responses.
+    #[must_use]
+    pub fn declared(&self) -> &Declared {
+        &self.declared
+    }
+
+    /// The policies in dry run, in the order of the bundle.
+    pub fn dry_runs(&self) -> impl Iterator<Item = (PolicyIndex, &Policy)> {
+        (0..).zip(&self.policies).filter(|(_, policy)| policy.is_dry_run())
     }
 
     /// The policies that can matter to a question.
@@ -432,6 +460,7 @@ fn annotated(
         step_up,
         obligation: text("obligation"),
         severity: text("severity"),
+        effects: None,
         id,
     }
 }
@@ -485,6 +514,14 @@ fn action(
         groups,
         request,
     }
+}
+
+fn too_many_dry_runs(policies: &[Policy]) -> Option<Fault> {
+    let count = policies.iter().filter(|policy| policy.is_dry_run()).count();
+    (count > DRY_RUNS_MAX).then(|| {
+        let message = format!("{count} policies are in dry run, and at most {DRY_RUNS_MAX} can be");
+        Fault::of(&rules::TOO_MANY_DRY_RUNS, "policies", message)
+    })
 }
 
 /// Classes of `[[facts.class]]` that name an action which the schema does not have.

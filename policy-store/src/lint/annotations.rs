@@ -14,7 +14,8 @@ use crate::engine::syntax::{Kind, Term, Variable};
 use crate::settings::Requirement;
 
 /// The annotations that mean something.
-const KNOWN: [&str; 6] = ["id", "reason", "step_up", "obligation", "severity", "allow"];
+const KNOWN: [&str; 9] =
+    ["id", "reason", "step_up", "obligation", "severity", "allow", "label", "respond", "dry_run"];
 /// The parts of the context that meeting a step-up can change.
 const CHANGED_BY_STEP_UP: [&str; 4] = ["session", "token", "task", "request"];
 
@@ -25,6 +26,7 @@ pub(super) fn find(bundle: &Bundle<'_>, found: &mut Found) {
         step_up(bundle, number, subject, found);
         misspelt(bundle, number, subject, found);
         without_effect(bundle, number, subject, found);
+        super::responses::of_policy(bundle, number, subject, found);
     }
     unused(bundle, found);
 }
@@ -91,6 +93,11 @@ fn step_up(bundle: &Bundle<'_>, number: usize, subject: &Subject<'_>, found: &mu
 }
 
 fn reads_what_step_up_changes(condition: &Term) -> bool {
+    reads_any(condition, &CHANGED_BY_STEP_UP)
+}
+
+/// Whether a condition reads one of these parts of the context.
+pub(super) fn reads_any(condition: &Term, parts: &[&str]) -> bool {
     let mut reads = false;
     condition.visit(&mut |term| {
         let (of, name) = match &term.kind {
@@ -99,7 +106,7 @@ fn reads_what_step_up_changes(condition: &Term) -> bool {
             _ => return,
         };
         let of_context = of.kind == Kind::Variable(Variable::Context);
-        reads |= of_context && name.is_some_and(|name| CHANGED_BY_STEP_UP.contains(&name.as_str()));
+        reads |= of_context && name.is_some_and(|name| parts.contains(&name.as_str()));
     });
     reads
 }
@@ -140,7 +147,7 @@ fn without_effect(bundle: &Bundle<'_>, number: usize, subject: &Subject<'_>, fou
             "callers are told why they are refused: put it on a forbid, or make it a comment",
         );
     }
-    for name in ["obligation", "severity", "allow"] {
+    for name in ["obligation", "severity", "allow", "label", "respond"] {
         if annotation(subject.policy, name).is_some_and(|text| text.trim().is_empty()) {
             add(name, format!("`@{name}` on policy `{id}` is empty"), "give it a value, or remove it");
         }
@@ -161,4 +168,5 @@ fn unused(bundle: &Bundle<'_>, found: &mut Found) {
         let message = format!("no permit carries obligation `{name}`");
         found.add(bundle.in_settings(&rules::UNUSED_OBLIGATION, "obligations", name, message));
     }
+    super::responses::unused(bundle, found);
 }

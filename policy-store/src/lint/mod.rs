@@ -13,6 +13,7 @@ mod fact_values;
 mod leases;
 mod reads;
 mod repeated;
+mod responses;
 mod routes;
 pub mod rules;
 mod scan;
@@ -176,7 +177,7 @@ fn whole(parsed: &Parsed<'_>) -> bool {
 }
 
 /// The name that was meant, if one of `names` is near.
-fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(written: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let distance = |name: &str| strsim::damerau_levenshtein(&written.to_lowercase(), name);
     let near = names.into_iter().map(|name| (distance(name), name)).min()?;
     // A third of the letters may be wrong, but not in a word that is hardly longer than that.

@@ -20,6 +20,8 @@ use crate::index::Named;
 const WIDER_MAX: usize = 64;
 /// Most sets of actions that are compared with one, for the same principal and resource; the widest come first.
 const COMPARED_MAX: usize = 32;
+/// What a policy does beside its answer.
+const EFFECTS: [&str; 3] = ["label", "respond", "dry_run"];
 
 pub(super) fn find(bundle: &Bundle<'_>, found: &mut Found) {
     let shelves = Shelves::of(&bundle.policies);
@@ -135,6 +137,11 @@ fn covers(wide: &Arc<ActionSet>, narrow: &Arc<ActionSet>) -> bool {
 /// equal, and an obligation must not be lost.
 fn as_strong(wide: &Subject<'_>, narrow: &Subject<'_>) -> bool {
     let key = if wide.forbids { "step_up" } else { "obligation" };
+    // What the second does beside its answer must not be lost either, and one in dry run answers nothing.
+    let does = |of: &Subject<'_>| EFFECTS.map(|key| annotation(of.policy, key).map(str::to_owned));
+    if does(wide) != does(narrow) {
+        return false;
+    }
     let (of_wide, of_narrow) = (annotation(wide.policy, key), annotation(narrow.policy, key));
     of_wide == of_narrow || if wide.forbids { of_wide.is_none() } else { of_narrow.is_none() }
 }

@@ -78,6 +78,12 @@ rules! {
     STEP_UP_UNDECLARED Error "step-up-undeclared" "`@step_up` names a requirement that bundle.toml does not declare";
     STEP_UP_ON_PERMIT Error "step-up-on-permit" "a permit carries `@step_up`"
         => "put it on the forbid that the step-up lifts";
+    LABEL_UNDECLARED Error "label-undeclared" "`@label` names one that bundle.toml does not declare";
+    LABEL_ON_FORBID Error "label-on-forbid" "a forbid carries `@label`"
+        => "labels are set by what is allowed: put it on the permit, or use `@respond`";
+    RESPONSE_UNDECLARED Error "response-undeclared" "`@respond` names one that bundle.toml does not declare";
+    TOO_MANY_DRY_RUNS Error "too-many-dry-runs" "more policies are in dry run than are counted"
+        => "take `@dry_run` off those that were looked at, or try a whole bundle with `cardea bundle shadow`";
     WHOLE_CONTEXT Error "whole-context" "a policy uses `context` as a whole"
         => "read its attributes: which facts are gathered depends on them";
     UNKNOWN_ENTITY_TYPE Error "unknown-entity-type" "a policy names an entity type that the schema does not have";
@@ -124,6 +130,14 @@ rules! {
         => "remove it, or put `@obligation` on the permit that it is for";
     UNUSED_STEP_UP Warning "unused-step-up" "bundle.toml declares a step-up requirement that no forbid asks for"
         => "remove it, or put `@step_up` on the forbid that it is for";
+    UNUSED_LABEL Warning "unused-label" "bundle.toml declares a label that no permit sets"
+        => "remove it, or put `@label` on the permit that sets it";
+    UNUSED_RESPONSE Warning "unused-response" "bundle.toml declares a response that no policy has carried out"
+        => "remove it, or put `@respond` on the policy that it is for";
+    LABEL_WITHOUT_SESSION Note "label-without-session" "a permit sets a label and does not ask for a known session, without which nothing is set"
+        => "test `context.session.known` in the permit, or in a forbid and silence this: `@allow(\"label-without-session\")`";
+    DRY_RUN_WITHOUT_REASON Note "dry-run-without-reason" "a policy is in dry run, and does not say since when and why"
+        => "write it into the annotation: `@dry_run(\"since 2026-11, to see whom it hits\")`";
     STEP_UP_UNMEETABLE Warning "step-up-unmeetable" "meeting the step-up changes nothing that the forbid reads, so it is asked for again and again";
     ANNOTATION_MISSPELT Warning "annotation-misspelt" "an annotation means nothing to Cardea, and is nearly one that does";
     ANNOTATION_WITHOUT_EFFECT Warning "annotation-without-effect" "an annotation is empty, or has no effect on a policy of this kind";

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use ahash::AHashSet;
 
 use super::allow::Found;
-use super::bundle::{Bundle, admits};
+use super::bundle::{Bundle, Subject, admits};
 use super::rules;
 use super::scan::Declared;
 use crate::engine::syntax::{self, Kind};
-use crate::engine::{TypeName, Uid};
+use crate::engine::{TypeName, Uid, annotation};
 use crate::index::Named;
 
 pub(super) fn find(bundle: &Bundle<'_>, found: &mut Found) {
@@ -110,7 +110,8 @@ fn empty_groups(bundle: &Bundle<'_>, found: &mut Found) {
 pub(super) fn permitted(bundle: &Bundle<'_>) -> BTreeSet<(usize, TypeName)> {
     let mut permitted = BTreeSet::new();
     let mut seen = AHashSet::new();
-    for subject in bundle.policies.iter().filter(|subject| !subject.forbids) {
+    let permits = |subject: &&Subject<'_>| !subject.forbids && annotation(subject.policy, "dry_run").is_none();
+    for subject in bundle.policies.iter().filter(permits) {
         // Many permits share few scopes, as far as types go.
         if !seen.insert((&subject.principal, &subject.actions.numbers, &subject.resource)) {
             continue;

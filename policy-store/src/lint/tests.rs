@@ -490,3 +490,40 @@ fn approvals_under_names_that_the_schema_does_not_have_are_found() {
         assert_eq!(found(&[("bundle.toml", &settings(unknown))]), ["bundle.toml:0 baseline-unknown-name"]);
     }
 }
+
+const EFFECTS: &str = "name = \"t\"\n[step_up.login]\nkind = \"authentication\"\nmax_age_s = 300\n\
+    [obligations.mask]\ndescription = \"mask personal data\"\n\
+    [labels.seen]\ndescription = \"d\"\n[responses.watch]\ndescription = \"d\"\nnarrow = true\n";
+
+/// What is found with these policies beside the clean ones.
+fn with_effects(policies: &str) -> Vec<String> {
+    found(&[("bundle.toml", EFFECTS), ("policies/z.cedar", policies)])
+}
+
+#[test]
+fn labels_and_responses_that_nobody_uses_or_that_do_nothing_are_found() {
+    let unused = with_effects("");
+    assert_eq!(unused, ["bundle.toml:7 unused-label", "bundle.toml:9 unused-response"]);
+    let text = format!("@id(\"n\") @label(\"seen\") @respond(\"watch\") permit {SCOPE} when {{ context.session.aal > 1 }};");
+    assert_eq!(with_effects(&text), [""; 0]);
+    let text = format!("@id(\"n\") @label(\"seen\") @respond(\"watch\") permit {SCOPE} when {{ context.risk.score < 9 }};");
+    assert_eq!(with_effects(&text), ["policies/z.cedar:1 label-without-session"]);
+    let text = format!("{NAMED} @respond(\"watch\") forbid {SCOPE} when {{ context.risk.score > 9 }};
+        @id(\"m\") @label(\"seen\") permit {SCOPE} when {{ context.session.aal > 1 }};");
+    assert_eq!(with_effects(&text), ["policies/z.cedar:1 annotation-without-effect"]);
+    assert_eq!(in_policy(&format!("{NAMED} @respnd(\"x\") forbid {SCOPE} when {{ context.risk.score > 9 }};")), ["policies/z.cedar:1 annotation-misspelt"]);
+}
+
+#[test]
+fn a_policy_in_dry_run_says_why_and_makes_no_other_superfluous() {
+    let text = format!("{NAMED} @dry_run forbid {SCOPE} when {{ context.risk.score > 9 }};");
+    assert_eq!(in_policy(&text), ["policies/z.cedar:1 dry-run-without-reason"]);
+    let text = format!(
+        "{NAMED} @dry_run(\"since May\") forbid (principal, action, resource) when {{ context.risk.score > 9 }};
+         @id(\"m\") @reason(\"r\") forbid {SCOPE} when {{ context.risk.score > 9 }};"
+    );
+    assert_eq!(in_policy(&text), [""; 0]);
+    let readers = "@id(\"readers\")\n@dry_run(\"new\")\n@obligation(\"mask\")\npermit (principal is Agent, action in Action::\"work\", resource is Doc)\nwhen { context.session.known };\n";
+    let without = found(&[("policies/a.cedar", readers)]);
+    assert!(without.iter().any(|found| found.ends_with("action-without-permit")), "{without:?}");
+}
