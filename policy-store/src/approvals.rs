@@ -98,11 +98,7 @@ impl BehaviorSettings {
     }
 
     /// How attempts at an action are read.
-    pub(crate) fn of_action<'f>(
-        &self,
-        action: &Uid,
-        fields: impl Iterator<Item = &'f SmolStr>,
-    ) -> Monitored {
+    pub(crate) fn of_action<'f>(&self, action: &Uid, fields: impl Iterator<Item = &'f SmolStr>) -> Monitored {
         let field = |name: &SmolStr| TargetField { name: name.clone(), is_list: self.lists.contains(name) };
         let named = self.targets.iter().find(|(name, _)| is_named(action, name));
         let is_searched = |name: &&SmolStr| self.search.iter().any(|one| one == *name || one == "*");

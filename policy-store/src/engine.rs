@@ -378,11 +378,14 @@ impl Record {
     /// Whether the field is a record with an attribute of that name that is true.
     #[must_use]
     pub fn flag(&self, field: &str, name: &str) -> bool {
-        let is_true = |value: &ast::Value| matches!(value.value_kind(), ast::ValueKind::Lit(Literal::Bool(true)));
+        let is_true =
+            |value: &ast::Value| matches!(value.value_kind(), ast::ValueKind::Lit(Literal::Bool(true)));
         match self.0.get(field).map(ast::Value::value_kind) {
             Some(ast::ValueKind::Record(record)) => record.get(name).is_some_and(is_true),
             None
-            | Some(ast::ValueKind::Lit(_) | ast::ValueKind::Set(_) | ast::ValueKind::ExtensionValue(_)) => false,
+            | Some(ast::ValueKind::Lit(_) | ast::ValueKind::Set(_) | ast::ValueKind::ExtensionValue(_)) => {
+                false
+            }
         }
     }
 

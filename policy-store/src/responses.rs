@@ -226,7 +226,9 @@ pub(crate) fn faults(
         }
     }
     for (name, response) in responses {
-        faults.extend(response.faults().into_iter().map(|(key, fault)| (key, format!("response `{name}` {fault}"))));
+        faults.extend(
+            response.faults().into_iter().map(|(key, fault)| (key, format!("response `{name}` {fault}"))),
+        );
     }
     faults
 }

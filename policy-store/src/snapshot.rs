@@ -236,8 +236,7 @@ impl Snapshot {
             .map(|(id, policy)| {
                 let mut condition = Condition::of(policy, layout);
                 condition.intern(&mut interned, levels);
-                let effects =
-                    declared.effects(id, policy, policy.effect() == Effect::Forbid, &mut faults);
+                let effects = declared.effects(id, policy, policy.effect() == Effect::Forbid, &mut faults);
                 Policy { effects, ..annotated(id.clone(), policy, condition, &requirements, &mut faults) }
             })
             .collect();

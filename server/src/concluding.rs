@@ -103,6 +103,12 @@ impl Concluding {
         self.tell(About { principal: Some(of.clone()), session: None }, what, why, now);
     }
 
+    /// Tells the level of a principal's risk once more.
+    fn risk_again(&self, of: &Uid, current: RiskLevel, why: &Why, now: Now) {
+        let what = What::RiskLevel { previous: Some(current), current, reason: why.reason.clone() };
+        self.tell(About { principal: Some(of.clone()), session: None }, what, why, now);
+    }
+
     fn assurance(&self, before: &Session, current: u8, why: &Why, now: Now) {
         if before.aal == current {
             return;
@@ -220,13 +226,22 @@ impl Pipeline {
         }
     }
 
+    /// Tells those who listen the level of a principal's risk, also where they were told the same before.
+    pub(crate) fn repeat_risk(&self, of: &Uid, before: RiskLevel, why: &Why, now: Now) {
+        let current = self.level_of(of, now);
+        // A change was told by itself.
+        if let Some(concluding) = self.concluding().filter(|_| before == current) {
+            concluding.risk_again(of, current, why, now);
+        }
+    }
+
     fn known(&self, id: &str) -> Option<Arc<Session>> {
         // Read only for those who listen.
         self.concluding()?;
         self.state().session(id).ok().flatten().map(|(session, _)| session)
     }
 
-    fn level_of(&self, of: &Uid, now: Now) -> RiskLevel {
+    pub(crate) fn level_of(&self, of: &Uid, now: Now) -> RiskLevel {
         let Some(snapshot) = self.policy().snapshot() else { return RiskLevel::Low };
         let risk = self.state().risk(of);
         match facts::level(risk.as_deref(), &snapshot.settings().risk, now) {

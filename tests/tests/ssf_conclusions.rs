@@ -9,9 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use cardea_proto::v1::{self, SignalOutcome, signal::Change};
-use cardea_tests::attempts::entity;
+use cardea_tests::attempts::{attempt, codes, entity};
+use cardea_tests::audit;
 use cardea_tests::cardea::{Cardea, Options};
 use cardea_tests::clients::Clients;
+use cardea_tests::hold::Point;
 use cardea_tests::http::Request;
 use cardea_tests::wait;
 use serde_json::{Value, json};
@@ -30,11 +32,15 @@ struct Listener {
 
 impl Listener {
     async fn start() -> Result<(Cardea, Clients, Self)> {
+        Self::start_with(Options::default()).await
+    }
+
+    async fn start_with(options: Options) -> Result<(Cardea, Clients, Self)> {
         let dir = tempfile::tempdir()?;
         let token = dir.path().join("token");
         fs::write(&token, TOKEN)?;
         let at = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let options = Options::default().config(format!(
+        let options = options.config(format!(
             r#"
 [ssf]
 listen = "{at}"
@@ -227,4 +233,82 @@ async fn an_end_is_told_once_and_what_changes_nothing_is_not_told() -> Result<()
     assert_eq!((name.as_str(), subject.get("session")), ("session-revoked", None), "{subject}");
     assert_eq!(says["initiating_entity"], "system");
     listener.hears_nothing().await
+}
+
+/// A bundle that answers an attempt to drop a table with more than a deny.
+fn responding(effects: &str) -> Options {
+    Options::default().edit("bundle.toml", "[risk]", format!("{effects}\n[risk]")).edit(
+        "policies/guards.cedar",
+        "@id(\"tables_are_never_dropped\")",
+        "@id(\"tables_are_never_dropped\") @respond(\"stop\")",
+    )
+}
+
+#[tokio::test]
+async fn a_policy_that_sees_lateral_movement_ends_the_session_takes_back_what_is_held_and_tells() -> Result<()>
+{
+    let options = responding(
+        "[responses.stop]\ndescription = \"lateral movement\"\nrevoke_session = true\nraise_risk = { score = 90 }\n",
+    );
+    let (cardea, mut clients, mut listener) = Listener::start_with(options).await?;
+    clients.open_session("other", "Agent::biller").await?;
+    let mut point = Point::open(&mut clients, None).await?;
+    let read = attempt("Agent::biller", "read", "Table::orders", "s")?;
+    let held = v1::HoldAttempt { hold_id: 1, attempt: Some(read.clone()), ..v1::HoldAttempt::default() };
+    point.add(vec![held]).await?;
+    point.answers(1).await?;
+    // A session that is not one's own is not ended: policy is not asked.
+    let stranger = clients.decide(attempt("Agent::else", "drop", "Table::orders", "s")?).await?;
+    assert_eq!(codes(&stranger), [v1::ReasonCode::SessionMismatch]);
+    assert_eq!(clients.decide(read.clone()).await?.decision(), v1::Decision::Allow);
+    let denied = clients.decide(attempt("Agent::biller", "drop", "Table::orders", "s")?).await?;
+    assert_eq!(denied.decision(), v1::Decision::Deny);
+    let next = clients.decide(read).await?;
+    assert_eq!(codes(&next), [v1::ReasonCode::SessionRevoked], "the very next attempt");
+    let pushed = point.answer().await?;
+    assert_eq!(pushed.verdict.context("no verdict")?.decision(), v1::Decision::Deny);
+    let record = audit::decision(&mut clients, &denied.decision_id).await?;
+    assert_eq!(record.responses, ["stop"]);
+    let ended = audit::find(&mut clients, "the end of the session", |record| match &record.entry {
+        Some(v1::record::Entry::Session(session)) if session.change == "ended" => Some(session.clone()),
+        _ => None,
+    })
+    .await?;
+    assert_eq!((ended.session_id.as_str(), ended.reason.as_str()), ("s", "policy tables_are_never_dropped"));
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let body = json!({"returnImmediately": true, "ack": std::mem::take(&mut listener.heard)});
+        let answer = listener.ask(&listener.poll.clone(), &body).await?;
+        for (jti, token) in answer["sets"].as_object().context("no sets")? {
+            let payload = token.as_str().and_then(|token| token.split('.').nth(1)).context("no token")?;
+            let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload)?)?;
+            told.extend(claims["events"].as_object().context("no events")?.iter().map(|(name, says)| {
+                (name.strip_prefix(CAEP).unwrap_or(name).to_owned(), says["initiating_entity"].clone())
+            }));
+            listener.heard.push(jti.clone());
+        }
+    }
+    told.sort_by(|one, other| one.0.cmp(&other.0));
+    let policy = |name: &str| (name.to_owned(), json!("policy"));
+    assert_eq!(told, [policy("risk-level-change"), policy("session-revoked")]);
+    // The risk is the principal's, so its other session feels it, too.
+    let elsewhere = clients.decide(attempt("Agent::biller", "read", "Table::orders", "other")?).await?;
+    assert_eq!(elsewhere.decision(), v1::Decision::Deny);
+    drop(cardea);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_repeated_raises_the_risk_once() -> Result<()> {
+    let options = responding(
+        "[responses.stop]\ndescription = \"suspicious\"\nraise_risk = { score = 40, half_life_s = 3600 }\n",
+    );
+    let (_cardea, mut clients, mut listener) = Listener::start_with(options).await?;
+    for _ in 0..200 {
+        clients.decide(attempt("Agent::biller", "drop", "Table::orders", "s")?).await?;
+    }
+    let (name, ..) = listener.hears().await?;
+    assert_eq!(name, "risk-level-change");
+    listener.hears_nothing().await?;
+    Ok(())
 }

@@ -16,7 +16,8 @@ pub(crate) fn annotated_classes(schema: &str) -> BTreeMap<String, String> {
     if !schema.contains('@') {
         return BTreeMap::new();
     }
-    let Ok((fragment, _)) = Fragment::<RawName>::from_cedarschema_str(schema, Extensions::all_available()) else {
+    let Ok((fragment, _)) = Fragment::<RawName>::from_cedarschema_str(schema, Extensions::all_available())
+    else {
         return BTreeMap::new();
     };
     let mut found = BTreeMap::new();

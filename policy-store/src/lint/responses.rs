@@ -20,9 +20,11 @@ pub(super) fn of_policy(bundle: &Bundle<'_>, number: usize, subject: &Subject<'_
         let message = format!("policy `{id}` is in dry run, and does not say since when and why");
         add(&rules::DRY_RUN_WITHOUT_REASON, "dry_run", message);
     }
-    let knows_session = subject.condition.as_ref().is_some_and(|condition| reads_any(condition, &["session"]));
+    let knows_session =
+        subject.condition.as_ref().is_some_and(|condition| reads_any(condition, &["session"]));
     if text("label").is_some() && !subject.forbids && !knows_session {
-        let message = format!("permit `{id}` sets a label, and does not ask for a session that could have it");
+        let message =
+            format!("permit `{id}` sets a label, and does not ask for a session that could have it");
         add(&rules::LABEL_WITHOUT_SESSION, "label", message);
     }
     let declared = &bundle.settings.responses;
@@ -30,7 +32,8 @@ pub(super) fn of_policy(bundle: &Bundle<'_>, number: usize, subject: &Subject<'_
     if subject.forbids
         && let Some(name) = names_in(text("respond").unwrap_or_default()).find(only_narrows)
     {
-        let message = format!("forbid `{id}` carries response `{name}`, which does nothing but narrow an allow");
+        let message =
+            format!("forbid `{id}` carries response `{name}`, which does nothing but narrow an allow");
         add(&rules::ANNOTATION_WITHOUT_EFFECT, "respond", message);
     }
 }

@@ -110,7 +110,8 @@ fn empty_groups(bundle: &Bundle<'_>, found: &mut Found) {
 pub(super) fn permitted(bundle: &Bundle<'_>) -> BTreeSet<(usize, TypeName)> {
     let mut permitted = BTreeSet::new();
     let mut seen = AHashSet::new();
-    let permits = |subject: &&Subject<'_>| !subject.forbids && annotation(subject.policy, "dry_run").is_none();
+    let permits =
+        |subject: &&Subject<'_>| !subject.forbids && annotation(subject.policy, "dry_run").is_none();
     for subject in bundle.policies.iter().filter(permits) {
         // Many permits share few scopes, as far as types go.
         if !seen.insert((&subject.principal, &subject.actions.numbers, &subject.resource)) {

@@ -504,14 +504,23 @@ fn with_effects(policies: &str) -> Vec<String> {
 fn labels_and_responses_that_nobody_uses_or_that_do_nothing_are_found() {
     let unused = with_effects("");
     assert_eq!(unused, ["bundle.toml:7 unused-label", "bundle.toml:9 unused-response"]);
-    let text = format!("@id(\"n\") @label(\"seen\") @respond(\"watch\") permit {SCOPE} when {{ context.session.aal > 1 }};");
+    let text = format!(
+        "@id(\"n\") @label(\"seen\") @respond(\"watch\") permit {SCOPE} when {{ context.session.aal > 1 }};"
+    );
     assert_eq!(with_effects(&text), [""; 0]);
-    let text = format!("@id(\"n\") @label(\"seen\") @respond(\"watch\") permit {SCOPE} when {{ context.risk.score < 9 }};");
+    let text = format!(
+        "@id(\"n\") @label(\"seen\") @respond(\"watch\") permit {SCOPE} when {{ context.risk.score < 9 }};"
+    );
     assert_eq!(with_effects(&text), ["policies/z.cedar:1 label-without-session"]);
-    let text = format!("{NAMED} @respond(\"watch\") forbid {SCOPE} when {{ context.risk.score > 9 }};
-        @id(\"m\") @label(\"seen\") permit {SCOPE} when {{ context.session.aal > 1 }};");
+    let text = format!(
+        "{NAMED} @respond(\"watch\") forbid {SCOPE} when {{ context.risk.score > 9 }};
+        @id(\"m\") @label(\"seen\") permit {SCOPE} when {{ context.session.aal > 1 }};"
+    );
     assert_eq!(with_effects(&text), ["policies/z.cedar:1 annotation-without-effect"]);
-    assert_eq!(in_policy(&format!("{NAMED} @respnd(\"x\") forbid {SCOPE} when {{ context.risk.score > 9 }};")), ["policies/z.cedar:1 annotation-misspelt"]);
+    assert_eq!(
+        in_policy(&format!("{NAMED} @respnd(\"x\") forbid {SCOPE} when {{ context.risk.score > 9 }};")),
+        ["policies/z.cedar:1 annotation-misspelt"]
+    );
 }
 
 #[test]

@@ -2,7 +2,8 @@ use std::path::PathBuf;
 
 use crate::load;
 
-const SCHEMA: &str = "entity A; action a appliesTo { principal: A, resource: A, context: { session: Cardea::Session } };";
+const SCHEMA: &str =
+    "entity A; action a appliesTo { principal: A, resource: A, context: { session: Cardea::Session } };";
 const DECLARED: &str = "name = \"t\"
 [labels.saw_untrusted]
 description = \"read what anybody may have written\"
@@ -60,7 +61,10 @@ fn a_bundle_whose_only_effects_are_in_dry_run_acts_not() {
 fn what_is_not_declared_keeps_the_bundle_from_serving_and_says_what_was_meant() {
     let found = fault(DECLARED, "@label(\"saw_untrused\") permit(principal, action, resource);");
     assert!(found.contains("policies/p.cedar:1:"), "{found}");
-    assert!(found.contains("label `saw_untrused`") && found.contains("did you mean `saw_untrusted`?"), "{found}");
+    assert!(
+        found.contains("label `saw_untrused`") && found.contains("did you mean `saw_untrusted`?"),
+        "{found}"
+    );
     let found = fault(DECLARED, "@respond(\"stop, page_me\") forbid(principal, action, resource);");
     assert!(found.contains("`page_me`") && found.contains("[responses.page_me]"), "{found}");
     let found = fault(DECLARED, "@label(\"trained\") forbid(principal, action, resource);");
@@ -79,7 +83,10 @@ fn declarations_that_cannot_be_meant_are_faults() {
         (response("raise_risk = { score = 0 }"), "1 to 100"),
         (response("raise_risk = { score = 101 }"), "1 to 100"),
         (response("raise_risk = { score = 9, half_life_s = 59 }"), "60 to"),
-        (response("raise_risk = { score = 9, kind = \"prompt_injektion\" }"), "did you mean `prompt_injection`?"),
+        (
+            response("raise_risk = { score = 9, kind = \"prompt_injektion\" }"),
+            "did you mean `prompt_injection`?",
+        ),
         (response("raise_risk = { score = 9, kind = \"x\" }"), "it is one of anomalous_behavior,"),
         (response("revoke = true"), "unknown field"),
         (with("[labels.l]\ndescription = \"d\"\nfor_s = 0"), "leave it out"),

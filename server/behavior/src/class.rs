@@ -89,7 +89,9 @@ mod tests {
     fn hints_only_make_a_class_stricter() {
         for class in ActionClass::ALL {
             assert_eq!(ActionClass::named(class.name()), Some(class));
-            for (is_destructive, is_open_world) in [(false, false), (false, true), (true, false), (true, true)] {
+            for (is_destructive, is_open_world) in
+                [(false, false), (false, true), (true, false), (true, true)]
+            {
                 let hinted = class.hinted(Hints { is_destructive, is_open_world });
                 assert!(hinted >= class, "{class:?}");
                 assert!(hinted == class || is_destructive || is_open_world);

@@ -128,14 +128,29 @@ mod tests {
             ["http://a.com/x,y", "www.B.org),", "ann@c.io", "bob@d.example", "SE3550000000054910000003"]
         );
         assert_eq!(found("SE35 5000 0000 0549 1000 0003, by today"), ["SE35 5000 0000 0549 1000 0003"]);
-        assert_eq!(found("ssh://git@h.example/x ftp://f.example"), ["ssh://git@h.example/x", "ftp://f.example"]);
-        assert_eq!(found("mailto:ann@c.io;iban=SE3550000000054910000003"), ["SE3550000000054910000003", "ann@c.io"]);
+        assert_eq!(
+            found("ssh://git@h.example/x ftp://f.example"),
+            ["ssh://git@h.example/x", "ftp://f.example"]
+        );
+        assert_eq!(
+            found("mailto:ann@c.io;iban=SE3550000000054910000003"),
+            ["SE3550000000054910000003", "ann@c.io"]
+        );
         assert_eq!(found(r#"{"url":"https://e.example\n"}"#), ["https://e.example"]);
     }
 
     #[test]
     fn what_is_no_reference_is_not_found() {
-        for text in ["", "a@b", "@home at 12:30", "version 1.2.3", "v10 and/or 100%", "://", "www.", "AB12 units of what is new here"] {
+        for text in [
+            "",
+            "a@b",
+            "@home at 12:30",
+            "version 1.2.3",
+            "v10 and/or 100%",
+            "://",
+            "www.",
+            "AB12 units of what is new here",
+        ] {
             assert_eq!(found(text), [""; 0], "{text}");
         }
     }

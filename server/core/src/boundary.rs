@@ -157,6 +157,9 @@ impl<'f> Ahead<'f> {
         let max = self.attempt.action.max_ages();
         if let Some((session, _)) = self.session {
             self.at(Some(session.expires_ms));
+            for until_ms in session.labels.values().filter(|until_ms| **until_ms < i64::MAX) {
+                self.at(Some(*until_ms));
+            }
             self.idles(i64::try_from(self.settings.sessions.idle_max_s).unwrap_or(0));
             self.at(max.session_s.and_then(|max| exceeds_at(session.refreshed_ms, max)));
         }

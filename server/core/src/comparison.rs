@@ -6,7 +6,8 @@
 use cardea_behavior::attempt::{bounded, is_target, pieces};
 use cardea_behavior::evidence::{Subject, evidence};
 use cardea_behavior::{
-    ActionClass, Assessment, Baselines, Deviation, Flag, Hints, Observed, Scope, SessionBehavior, compare, find,
+    ActionClass, Assessment, Baselines, Deviation, Flag, Hints, Observed, Scope, SessionBehavior, compare,
+    find,
 };
 use cardea_policy_store::approvals::TargetField;
 use cardea_policy_store::index::PolicyIndex;

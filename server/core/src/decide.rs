@@ -15,6 +15,7 @@ use smol_str::SmolStr;
 use crate::attempt::Attempt;
 use crate::boundary;
 use crate::comparison::{Compared, Comparison};
+use crate::consequences::{self, Consequences};
 use crate::facts::{Facts, Reading};
 use crate::reason::{Reason, ReasonCode};
 use crate::time::Now;
@@ -87,8 +88,13 @@ pub fn decide(question: &Question<'_>, facts: &Facts, now: Now) -> Verdict {
         compared.tell(&mut verdict);
         name_deviation(&mut verdict);
     }
+    if verdict.consequences.is_some() {
+        consequences::keep_what_would_differ(snapshot, &mut verdict);
+    }
     if verdict.decision == Decision::Allow {
-        verdict.lease = boundary::lease(question, facts, now);
+        let lease = boundary::lease(question, facts, now);
+        let is_narrowed = consequences::narrows(snapshot, &verdict);
+        verdict.lease = if is_narrowed { Lease { lease_ms: 0, held_lease_ms: 0, ..lease } } else { lease };
     }
     verdict
 }
@@ -170,12 +176,16 @@ struct Answer {
     requirements: SmallVec<[u16; 4]>,
     errored_forbid: Option<PolicyIndex>,
     errors: Vec<(PolicyIndex, Unevaluable)>,
+    /// Satisfied policies in dry run.
+    dry: Vec<PolicyIndex>,
 }
 
 impl Answer {
     fn hear(&mut self, index: PolicyIndex, policy: &Policy, said: Outcome) {
         match said {
             Ok(false) => {}
+            Ok(true) if policy.is_dry_run() => self.dry.push(index),
+            Err(_) if policy.is_dry_run() => {}
             Ok(true) if !policy.forbids => self.permits.push(index),
             Ok(true) => match policy.step_up {
                 None => self.hard_forbids.push(index),
@@ -240,6 +250,7 @@ impl Answer {
         let obligations =
             if allows { determining.iter().filter(obliges).copied().collect() } else { Policies::new() };
         let read = snapshot.needs(&determining, &question.attempt.action);
+        let consequences = Consequences::of(snapshot, &determining, allows, self.dry);
         let requirements = if decision == Decision::StepUp { self.requirements } else { SmallVec::new() };
         let candidates = question.candidates.get(reading.hop).map_or(0, Candidates::len);
         Verdict {
@@ -255,6 +266,7 @@ impl Answer {
             hops: Vec::new(),
             lease: Lease::default(),
             deviated: None,
+            consequences,
             candidates: u32::try_from(candidates).unwrap_or(u32::MAX),
             asked: true,
         }
@@ -303,6 +315,7 @@ fn meet(one: Verdict, other: Verdict) -> Verdict {
     let hops = if one.hops.is_empty() { other.hops.clone() } else { one.hops.clone() };
     let both = one.decision == other.decision;
     let (mut kept, left) = if other.decision > one.decision { (other, one) } else { (one, other) };
+    kept.consequences = Consequences::meet(kept.consequences.take(), left.consequences, both);
     if both {
         extend(&mut kept.reasons, left.reasons);
         extend(&mut kept.determining, left.determining);

@@ -222,7 +222,7 @@ impl Facts {
                 Bool(session.and_then(|session| session.device_compliant).unwrap_or(false))
             }
             Fact::SessionNetworks => texts(session.map(|session| &session.networks)),
-            Fact::SessionLabels => texts(session.map(|session| &session.labels)),
+            Fact::SessionLabels => texts(session.map(|session| session.labels(now))),
             Fact::SessionGrants => {
                 let counts =
                     self.grants.iter().filter(|grant| grant.counts(attempt.session_id.as_ref(), now));

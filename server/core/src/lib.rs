@@ -8,6 +8,7 @@ pub mod asked;
 pub mod attempt;
 pub mod boundary;
 pub mod comparison;
+pub mod consequences;
 pub mod decide;
 pub mod delegation;
 pub mod facts;

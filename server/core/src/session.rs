@@ -4,7 +4,7 @@
 //! never becomes live again. Older events never overwrite newer ones: each kind of change keeps its own time.
 //! Limits: [`LABELS_MAX`] labels, [`NETWORKS_MAX`] networks, [`METHODS_MAX`] authentication methods.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cardea_policy_store::engine::Uid;
@@ -45,8 +45,8 @@ pub struct Session {
     pub device_compliant: Option<bool>,
     /// Networks that it was seen from.
     pub networks: BTreeSet<SmolStr>,
-    /// Labels.
-    pub labels: BTreeSet<SmolStr>,
+    /// Labels, each with the first instant at which it no longer counts, Unix milliseconds; [`i64::MAX`]: never.
+    pub labels: BTreeMap<SmolStr, i64>,
     /// The work that it was opened for.
     pub task: Option<Arc<Task>>,
     /// The approved task that it was opened for; `task` is `None` then.
@@ -110,6 +110,17 @@ pub enum Change {
 }
 
 impl Session {
+    /// The labels that count.
+    pub fn labels(&self, now: Now) -> impl Iterator<Item = &SmolStr> {
+        self.labels.iter().filter(move |(_, until_ms)| **until_ms > now.wall_ms).map(|(label, _)| label)
+    }
+
+    /// Puts a label on it until then at least, Unix milliseconds. One that would last longer stays as it is.
+    pub fn label(&mut self, label: SmolStr, until_ms: i64) {
+        let known_ms = self.labels.entry(label).or_insert(until_ms);
+        *known_ms = until_ms.max(*known_ms);
+    }
+
     /// A session that was opened now and of which nothing else is known.
     #[must_use]
     pub fn open(id: SmolStr, principal: Uid, expires_ms: i64, now: Now) -> Self {
@@ -124,7 +135,7 @@ impl Session {
             aal: 0,
             device_compliant: None,
             networks: BTreeSet::new(),
-            labels: BTreeSet::new(),
+            labels: BTreeMap::new(),
             task: None,
             task_id: None,
             parent: None,

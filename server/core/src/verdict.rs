@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use crate::comparison::Comparison;
+use crate::consequences::Consequences;
 use crate::reason::{Reason, ReasonCode};
 
 /// The three answers, from open to strict.
@@ -137,6 +138,7 @@ pub struct Verdict {
     pub(crate) hops: Vec<HopVerdict>,
     pub(crate) lease: Lease,
     pub(crate) deviated: Option<Deviated>,
+    pub(crate) consequences: Option<Box<Consequences>>,
     pub(crate) candidates: u32,
     pub(crate) asked: bool,
 }
@@ -158,6 +160,7 @@ impl Verdict {
             hops: Vec::new(),
             lease: Lease::default(),
             deviated: None,
+            consequences: None,
             candidates: 0,
             asked: false,
         }
@@ -239,6 +242,12 @@ impl Verdict {
     #[must_use]
     pub fn deviated(&self) -> Option<&Deviated> {
         self.deviated.as_ref()
+    }
+
+    /// What it has done beside its answer, if anything.
+    #[must_use]
+    pub fn consequences(&self) -> Option<&Consequences> {
+        self.consequences.as_deref()
     }
 
     /// Whether policy was asked; false for what was disqualified before.

@@ -151,9 +151,25 @@ pub struct DecisionRecord {
     /// How the attempt deviated from what was approved; only where a policy reads that and there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deviation: Option<Box<DeviationRecord>>,
+    /// Names of the responses that were carried out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub responses: Vec<SmolStr>,
+    /// Policies in dry run without which the answer would have been another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub would_have: Vec<WouldHave>,
     /// What it named, for whoever learns; only where it was compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Box<ObservedRecord>>,
+}
+
+/// What a policy in dry run would have answered; fields as in `cardea.v1.WouldHave`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WouldHave {
+    /// Its id.
+    pub policy: SmolStr,
+    /// Its answer.
+    #[serde(with = "text::decision")]
+    pub decision: v1::Decision,
 }
 
 /// What it takes to judge an attempt again; fields as in `cardea.v1.Replay`.

@@ -8,7 +8,7 @@ use cardea_proto::v1;
 use super::record::{
     Basis, Body, BundleRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord,
     HoldCause, HoldRecord, HopVerdict, ObservedRecord, Reason, Record, Replay, ReplayFact, SessionRecord,
-    ShadowAnswer, ShadowRecord, SignalRecord, StreamRecord, Value,
+    ShadowAnswer, ShadowRecord, SignalRecord, StreamRecord, Value, WouldHave,
 };
 
 impl From<Record> for v1::Record {
@@ -55,8 +55,16 @@ impl From<DecisionRecord> for v1::DecisionRecord {
             replay: record.replay.map(|replay| (*replay).into()),
             hold: record.hold.map(|hold| (*hold).into()),
             deviation: record.deviation.map(|deviation| Box::new((*deviation).into())),
+            responses: all(record.responses),
+            would_have: all(record.would_have),
             observed: record.observed.map(|observed| Box::new((*observed).into())),
         }
+    }
+}
+
+impl From<WouldHave> for v1::WouldHave {
+    fn from(record: WouldHave) -> Self {
+        Self { policy: record.policy.into(), decision: record.decision.into() }
     }
 }
 

@@ -97,7 +97,7 @@ impl SessionDoor {
             aal: session.aal.into(),
             device_compliant: session.device_compliant,
             networks: texts(&session.networks),
-            labels: texts(&session.labels),
+            labels: session.labels(now).map(ToString::to_string).collect(),
             task: session.task.as_deref().map(wire::task_message),
             credential_changed: session.credential_changed,
             status: status.into(),
@@ -277,7 +277,7 @@ pub(crate) fn read(message: &v1::Session, snapshot: &Snapshot, now: Now) -> Resu
         session.apply(&cardea_core::session::Change::DeviceCompliance(compliant), now.wall_ms);
     }
     session.networks = message.networks.iter().map(SmolStr::from).collect();
-    session.labels = message.labels.iter().map(SmolStr::from).collect();
+    session.labels = message.labels.iter().map(|label| (SmolStr::from(label), i64::MAX)).collect();
     session.credential_changed = message.credential_changed;
     session.task = message.task.as_ref().map(wire::task).transpose().map_err(invalid)?;
     if !message.task_id.is_empty() {

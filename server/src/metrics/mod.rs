@@ -8,6 +8,7 @@
 //! Never does: serving HTTP (`http.rs`), labels with identities.
 
 mod decisions;
+mod dry_runs;
 mod histogram;
 mod holds;
 mod reviews;
@@ -15,10 +16,12 @@ mod shadow;
 mod ssf;
 mod transmit;
 
+use cardea_policy_store::snapshot::Snapshot;
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use decisions::{ActionLabel, ActionLabels, Cell, Decisions, Labels};
+pub use dry_runs::DryRuns;
 pub use holds::{Forgets, HoldMetrics, Pushed};
 pub use reviews::ReviewMetrics;
 pub use shadow::ShadowMetrics;
@@ -75,6 +78,10 @@ pub struct Metrics {
     pub decisions: Decisions,
     /// Policies that failed to evaluate.
     pub policy_errors: Counter,
+    /// What policies in dry run would have answered.
+    pub dry_runs: DryRuns,
+    /// Responses that policies asked for and the state did not take.
+    pub responses_failed: Counter,
     /// Revision of the snapshot in force.
     pub snapshot_revision: Gauge,
     /// Policies in the snapshot in force.
@@ -148,6 +155,14 @@ impl Metrics {
         }
     }
 
+    /// Makes the handles of the policies that a bundle has in dry run.
+    pub fn prepare_dry_runs(&self, snapshot: &Snapshot) {
+        self.dry_runs.prepare(snapshot, |make| match &self.recorder {
+            Some(recorder) => metrics::with_local_recorder(recorder, make),
+            None => make(),
+        });
+    }
+
     /// The Prometheus text format (version 0.0.4) of everything.
     #[must_use]
     pub fn render(&self) -> String {
@@ -164,6 +179,8 @@ impl Metrics {
         Self {
             decisions: Decisions::new(labels),
             policy_errors: counter!("cardea_policy_errors_total"),
+            dry_runs: DryRuns::default(),
+            responses_failed: counter!("cardea_responses_failed_total"),
             snapshot_revision: gauge!("cardea_snapshot_revision"),
             snapshot_policies: gauge!("cardea_snapshot_policies"),
             snapshot_stale: gauge!("cardea_snapshot_stale"),
@@ -219,6 +236,16 @@ impl Metrics {
 /// One sentence per metric, as `# HELP`.
 fn describe() {
     describe_counter!("cardea_policy_errors_total", Unit::Count, "Policies that failed to evaluate");
+    describe_counter!(
+        "cardea_responses_failed_total",
+        Unit::Count,
+        "Responses that policies asked for and the state had no room for"
+    );
+    describe_counter!(
+        "cardea_dry_run_total",
+        Unit::Count,
+        "Attempts that a policy in dry run would have answered otherwise, by policy and answer"
+    );
     describe_gauge!(
         "cardea_snapshot_revision",
         Unit::Count,

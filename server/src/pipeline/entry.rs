@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use cardea_core::attempt::Attempt;
 use cardea_core::behavior::Deviation;
+use cardea_core::consequences;
 use cardea_core::facts::{Facts, Reading};
 use cardea_core::observed::Named;
 use cardea_core::reason::{Reason, ReasonCode};
@@ -126,9 +127,26 @@ impl IntoBody for Decided {
             replay,
             hold,
             deviation: verdict.deviated().and_then(deviation),
+            responses: responses(&verdict, snapshot),
+            would_have: would_have(&verdict, snapshot),
             observed,
         })
     }
+}
+
+fn responses(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<SmolStr> {
+    let carried_out = verdict.consequences().into_iter().flat_map(|consequences| &consequences.responses);
+    carried_out.filter_map(|(at, _)| Some(snapshot?.declared().response(*at)?.0.clone())).collect()
+}
+
+fn would_have(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<record::WouldHave> {
+    let dry = verdict.consequences().into_iter().flat_map(|consequences| &consequences.dry);
+    dry.filter_map(|at| {
+        let policy = snapshot?.policy(*at)?;
+        let decision = decision(consequences::would_have(policy));
+        Some(record::WouldHave { policy: policy.id.clone(), decision })
+    })
+    .collect()
 }
 
 fn basis(snapshot: Option<&Snapshot>, state_version: u64, ages: &Ages) -> record::Basis {

@@ -8,6 +8,7 @@
 mod entry;
 mod hold;
 mod outcomes;
+mod responses;
 
 use std::sync::{Arc, OnceLock};
 
@@ -26,6 +27,7 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
+use self::responses::Orders;
 use crate::audit::record::{Body, HoldRecord, SessionRecord};
 use crate::audit::{Audit, Place};
 use crate::clock::Clock;
@@ -211,9 +213,17 @@ impl Pipeline {
             (Ok(_), None) => (Verdict::deny(ReasonCode::NoPolicy), Basis::default(), None),
         };
         let elapsed_ns = self.clock.mono_ns().saturating_sub(now.mono_ns);
+        let orders = match (&current, &attempt) {
+            (Some(snapshot), Some(attempt)) => Orders::of(snapshot, attempt, &verdict),
+            _ => None,
+        };
         let given =
             Given { id, door, snapshot: current, attempt, seen, verdict, basis, elapsed_ns, hold: None };
-        self.give_out(place, given, now, answer)
+        let said = self.give_out(place, given, now, answer);
+        if let Some(orders) = orders {
+            self.carry_out(&orders, now);
+        }
+        said
     }
 
     /// Counts a verdict, puts it into the door's words, and fills the place of its record.
@@ -371,6 +381,9 @@ impl Pipeline {
         let outcome = outcomes::of(verdict);
         let candidates = usize::try_from(verdict.candidates()).unwrap_or(usize::MAX);
         self.metrics.decisions.count(Cell { door: door as usize, outcome, action }, candidates, elapsed_ns);
+        if let (Some(snapshot), Some(consequences)) = (snapshot, verdict.consequences()) {
+            self.metrics.dry_runs.count(snapshot, &consequences.dry);
+        }
         if !verdict.errors().is_empty() {
             self.metrics.policy_errors.increment(verdict.errors().len() as u64);
         }
@@ -381,6 +394,7 @@ impl Pipeline {
         let names: Vec<String> = snapshot.actions().iter().map(|action| action.uid.id().to_owned()).collect();
         let labels = self.metrics.decisions.label_actions(names.iter().map(String::as_str));
         self.actions.store(Arc::new((snapshot.settings().revision, labels)));
+        self.metrics.prepare_dry_runs(snapshot);
         self.bell.ring();
     }
 
@@ -476,12 +490,31 @@ pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: No
     if weighed.facts.grants.iter().any(|grant| grant.once) {
         use_up(state, question, &mut weighed, now);
     }
+    if weighed.verdict.consequences().is_some_and(|found| !found.labels.is_empty()) {
+        put_labels(state, question, &mut weighed, now);
+    }
     // What was disqualified neither keeps a session awake nor counts against its owner.
     if weighed.verdict.policy_was_asked() {
         let deviation = weighed.verdict.deviated().map(|deviated| &deviated.deviation);
         state.note(question.attempt(), weighed.verdict.decision(), deviation, now);
     }
     weighed
+}
+
+/// An allow puts its labels on the session before anybody can act on it; where they cannot be put on, it is none.
+#[cold]
+fn put_labels(state: &State, question: &Question<'_>, weighed: &mut Weighed, now: Now) {
+    let (Some(id), Some(consequences)) = (&question.attempt().session_id, weighed.verdict.consequences())
+    else {
+        return;
+    };
+    let declared = question.snapshot().declared();
+    let labels: Vec<_> = consequences.labels.iter().filter_map(|at| declared.label(*at)).collect();
+    let labels: Vec<_> = labels.into_iter().map(|(name, label)| (name.clone(), label)).collect();
+    if let Err(fault) = state.label(id, &labels, now) {
+        weighed.verdict =
+            Verdict::deny_because(ReasonCode::StateFull, format!("no label can be put on it: {fault}"));
+    }
 }
 
 /// An allow uses up the grants that open one attempt only; where another attempt did so first, they open nothing.

@@ -18,6 +18,7 @@ mod gather;
 mod grants;
 mod heard;
 mod keeping;
+mod labels;
 mod memory;
 mod once;
 mod reviews;
@@ -48,9 +49,9 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use smol_str::SmolStr;
 
+use bursts::Bursts;
 pub use feed::{Feed, Follower, KeptBack, Key, Touched};
 pub use gather::{Learned, SKEW_MAX_MS, life_ms};
-use bursts::Bursts;
 use heard::Heard;
 use memory::Memory;
 pub use reviews::{Known, NotDecided, NotOpened, Settled};
@@ -307,6 +308,11 @@ impl State {
         }
         self.feed.push(&Touched { version, key, what });
         version
+    }
+
+    /// Has all that rests on it judged again, though nothing of it changed.
+    pub fn touch(&self, key: Key) {
+        self.advance(key, "touched");
     }
 
     /// Keeps a row of what is never evicted. If the ledger does not take it, it is written later, and nothing is durable

@@ -94,6 +94,9 @@ struct SessionRow {
     task_id: Option<String>,
     #[prost(message, optional, tag = "23")]
     parent: Option<ParentRow>,
+    /// The end of each of `labels`, in their order; nothing: none of them ends.
+    #[prost(int64, repeated, tag = "24")]
+    label_ends_ms: Vec<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -191,7 +194,7 @@ pub(super) fn session(session: &Session) -> Vec<u8> {
         aal: session.aal.into(),
         device_compliant: session.device_compliant,
         networks: texts(&session.networks),
-        labels: texts(&session.labels),
+        labels: session.labels.keys().map(ToString::to_string).collect(),
         task: session.task.as_deref().map(task_row),
         credential_changed: session.credential_changed,
         refreshed_ms: session.refreshed_ms,
@@ -208,6 +211,10 @@ pub(super) fn session(session: &Session) -> Vec<u8> {
             opened_ms: parent.opened_ms,
             depth: parent.depth.into(),
         }),
+        label_ends_ms: match session.labels.values().all(|until_ms| *until_ms == i64::MAX) {
+            true => Vec::new(),
+            false => session.labels.values().copied().collect(),
+        },
     }
     .encode_to_vec()
 }
@@ -227,7 +234,10 @@ pub(super) fn to_session(id: &str, bytes: &[u8]) -> Option<Session> {
         aal: u8::try_from(row.aal).ok()?,
         device_compliant: row.device_compliant,
         networks: texts(row.networks),
-        labels: texts(row.labels),
+        labels: {
+            let ends_ms = row.label_ends_ms.into_iter().chain(std::iter::repeat(i64::MAX));
+            row.labels.into_iter().map(SmolStr::from).zip(ends_ms).collect()
+        },
         task: match row.task {
             Some(row) => Some(Arc::new(to_task(row)?)),
             None => None,

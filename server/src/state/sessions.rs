@@ -577,7 +577,7 @@ impl SessionChange {
             session.apply(&session::Change::DeviceCompliance(compliant), now.wall_ms);
         }
         session.networks.extend(self.add_networks.iter().cloned());
-        session.labels.extend(self.add_labels.iter().cloned());
+        session.labels.extend(self.add_labels.iter().map(|label| (label.clone(), i64::MAX)));
         for label in &self.remove_labels {
             session.labels.remove(label);
         }
@@ -591,11 +591,11 @@ impl SessionChange {
     }
 }
 
-fn within_limits(session: &Session) -> Result<(), OpenFault> {
+pub(super) fn within_limits(session: &Session) -> Result<(), OpenFault> {
     let fits = session.labels.len() <= LABELS_MAX
         && session.networks.len() <= NETWORKS_MAX
         && session.amr.len() <= METHODS_MAX;
-    let texts = session.labels.iter().chain(&session.networks).chain(&session.amr).chain([&session.acr]);
+    let texts = session.labels.keys().chain(&session.networks).chain(&session.amr).chain([&session.acr]);
     let texts = texts.chain(&session.device_id).chain(&session.tenant);
     let of_task = session.task.iter().flat_map(|task| task.actions.iter().chain([&task.id, &task.purpose]));
     let is_short = |text: &SmolStr| text.len() <= TEXT_BYTES_MAX;

@@ -364,7 +364,7 @@ fn every_fact_reaches_policy_with_its_value_or_its_conservative_default() {
     known.amr.insert("hwk".into());
     known.device_compliant = Some(true);
     known.networks.insert("10.0.0.0/8".into());
-    known.labels.insert("trusted".into());
+    known.label("trusted".into(), i64::MAX);
     known.task = Some(Arc::new(Task {
         id: "t1".into(),
         purpose: "sync".into(),

@@ -10,7 +10,7 @@ use super::*;
 use crate::audit::record::{
     Basis, BundleRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord, HoldCause,
     HoldRecord, HopVerdict, LINE_BYTES_MAX, ObservedRecord, Reason, Replay, ReplayFact, ReviewRecord,
-    ShadowAnswer, ShadowRecord, SignalRecord, TaskRecord, VALUE_DEPTH_MAX, Value,
+    ShadowAnswer, ShadowRecord, SignalRecord, TaskRecord, VALUE_DEPTH_MAX, Value, WouldHave,
 };
 
 fn text() -> impl Strategy<Value = SmolStr> + Clone {
@@ -76,6 +76,10 @@ fn hop() -> impl Strategy<Value = HopVerdict> {
     )
 }
 
+fn would() -> impl Strategy<Value = WouldHave> {
+    (text(), answer()).prop_map(|(policy, decision)| WouldHave { policy, decision })
+}
+
 prop_compose! {
     fn decision()(
         (decision_id, attempt_id, door, session_id) in (text(), text(), text(), text()),
@@ -85,13 +89,14 @@ prop_compose! {
         (delegation, reasons, hops) in (vec(entity(), 0..3), vec(reason(), 0..3), vec(hop(), 0..3)),
         (severity, replay, hold) in (text(), option::of(replay()), option::of(hold())),
         (deviation, observed) in (option::of(deviation()), option::of(observed())),
+        (responses, would_have) in (vec(text(), 0..3), vec(would(), 0..3)),
         (evidence, basis) in (vec(evidence(), 0..3), option::of(basis())),
         (decision, latency_ns) in (answer(), any::<u64>()),
     ) -> DecisionRecord {
         DecisionRecord {
             decision_id, attempt_id, door, session_id, principal, action, resource, determining_policies,
             policy_errors, step_up, obligations, delegation, reasons, hops, evidence, basis, decision, latency_ns,
-            severity, replay, hold, deviation, observed,
+            severity, replay, hold, deviation, observed, responses, would_have,
         }
     }
 }
@@ -257,6 +262,8 @@ fn example() -> Record {
             replay: None,
             hold: None,
             deviation: None,
+            responses: Vec::new(),
+            would_have: Vec::new(),
             observed: None,
         }),
     }

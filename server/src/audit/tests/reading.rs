@@ -163,6 +163,8 @@ fn decision(answer: v1::Decision, principal: &str, action: &str, door: &str) -> 
         replay: None,
         hold: None,
         deviation: None,
+        responses: Vec::new(),
+        would_have: Vec::new(),
         observed: None,
     })
 }

@@ -59,7 +59,7 @@ fn a_session_that_was_evicted_is_read_from_disk_with_all_that_is_known_of_it() {
     session.acr = "gold".into();
     session.amr = ["pwd".into(), "hwk".into()].into();
     session.networks = ["10.0.0.0/8".into()].into();
-    session.labels = ["x".into()].into();
+    session.labels = [("x".into(), i64::MAX), ("y".into(), 9_000_000)].into();
     session.device_id = Some("laptop".into());
     session.tenant = Some("acme".into());
     session.apply(&SessionEvent::DeviceCompliance(true), 1);
@@ -115,7 +115,7 @@ fn what_an_earlier_format_held_is_known_after_the_upgrade() {
     let node = Node::start(dir.path(), 10);
     let live = known(&node.state, "live").0;
     assert_eq!((live.device_id.as_deref(), live.tenant.as_deref()), (Some("laptop"), Some("acme")));
-    assert_eq!((&*live.principal.id().to_owned(), live.labels.contains("a")), ("sync", true));
+    assert_eq!((&*live.principal.id().to_owned(), live.labels.contains_key("a")), ("sync", true));
     assert!(live.parent.is_none() && live.task_id.is_none() && live.ended.is_none());
     assert_eq!(known(&node.state, "ended").0.ended.as_ref().unwrap().reason, "done");
     let now = at(live.opened_ms + 60_000);

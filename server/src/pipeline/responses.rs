@@ -1,0 +1,156 @@
+//! Carries out what policies ask for beside their answer: sessions that are ended, risk that is raised, holds that are judged again.
+//!
+//! Done once the decision is recorded and before its answer leaves, so that whoever hears the answer finds it done. Nothing waits for the
+//! disk. Only for attempts that are made: a hold that is judged again, a shadow or a replay has nothing carried out. An attempt reaches
+//! its own session and its own principal, and no other: an attempt in somebody else's session is disqualified before policy is asked.
+//!
+//! Bounded: a session is ended once, and risk that stands as high and as new is not raised again.
+
+use cardea_core::attempt::Attempt;
+use cardea_core::risk::{RiskKind, RiskSignal};
+use cardea_core::time::Now;
+use cardea_core::verdict::Verdict;
+use cardea_policy_store::engine::Uid;
+use cardea_policy_store::responses::{Emit, RaiseRisk, Response};
+use cardea_policy_store::snapshot::Snapshot;
+use smol_str::{SmolStr, format_smolstr};
+
+use super::{Pipeline, entity};
+use crate::audit::record::{Body, SessionRecord, SignalRecord};
+use crate::concluding::Why;
+use crate::ssf::transmit::conclusion::Initiator;
+use crate::state::{Change, Key, Outcome, Signal, Target, life_ms};
+
+/// Who is named as the source of what policies saw.
+const SOURCE: &str = "policy";
+/// How old risk may be that is not raised again, as a part of its half-life: by then it has lost four of a hundred.
+const SIXTEENTH: i64 = 16;
+
+/// What is to be done for one attempt.
+pub(super) struct Orders {
+    principal: Uid,
+    session_id: Option<SmolStr>,
+    life_ms: i64,
+    half_life_s: u64,
+    /// Each with the policy that asks for it.
+    responses: Vec<(Response, SmolStr)>,
+}
+
+impl Orders {
+    /// What a verdict asks for; `None`: nothing.
+    pub(super) fn of(snapshot: &Snapshot, attempt: &Attempt, verdict: &Verdict) -> Option<Self> {
+        let consequences = verdict.consequences().filter(|found| !found.responses.is_empty())?;
+        let order = |(at, policy): &(u16, u32)| {
+            let (_, response) = snapshot.declared().response(*at)?;
+            Some((response.clone(), snapshot.policy(*policy)?.id.clone()))
+        };
+        Some(Self {
+            principal: attempt.principal.clone(),
+            session_id: attempt.session_id.clone(),
+            life_ms: life_ms(snapshot.settings()),
+            half_life_s: snapshot.settings().risk.half_life_s,
+            responses: consequences.responses.iter().filter_map(order).collect(),
+        })
+    }
+}
+
+impl Pipeline {
+    /// Does what was ordered. What the state does not take is logged and counted: it is full, and says so to attempts as well.
+    #[cold]
+    pub(super) fn carry_out(&self, orders: &Orders, now: Now) {
+        for (response, policy) in &orders.responses {
+            let why =
+                Why { reason: format_smolstr!("policy {policy}"), initiator: Initiator::Policy, cause: None };
+            if response.revoke_session
+                && let Some(id) = &orders.session_id
+            {
+                self.revoke(id, orders, &why, now);
+            }
+            if let Some(risk) = &response.raise_risk {
+                self.raise(risk, response.emit, orders, &why, now);
+            }
+            if response.notify_holds {
+                let key = match &orders.session_id {
+                    Some(id) => Key::Session(id.clone()),
+                    None => Key::Principal(orders.principal.clone()),
+                };
+                self.state.touch(key);
+            }
+        }
+    }
+
+    fn revoke(&self, id: &SmolStr, orders: &Orders, why: &Why, now: Now) {
+        let _recorded_first = self.state.feed().keep_back();
+        match self.end(&Target::Session(id.clone()), why, orders.life_ms, now) {
+            Ok(closed) if closed.changed => {
+                let record = SessionRecord {
+                    session_id: id.clone(),
+                    principal: Some(entity(&orders.principal)),
+                    change: SmolStr::new_static("ended"),
+                    state_version: closed.version,
+                    reason: why.reason.clone(),
+                };
+                self.record(Body::Session(record), now);
+            }
+            Ok(_) => {}
+            Err(full) => self.not_carried_out(&full.to_string(), why),
+        }
+    }
+
+    fn raise(&self, risk: &RaiseRisk, emit: Option<Emit>, orders: &Orders, why: &Why, now: Now) {
+        let kind = RiskKind::ALL.into_iter().find(|kind| kind.name() == risk.kind);
+        let Some(kind) = kind else { return };
+        let signal = RiskSignal {
+            kind,
+            severity: risk.score,
+            confidence: 100,
+            event_ms: now.wall_ms,
+            half_life_s: risk.half_life_s(orders.half_life_s),
+        };
+        if self.stands(&signal, &orders.principal, now) {
+            return;
+        }
+        let before = self.level_of(&orders.principal, now);
+        let change = Change::Risk(orders.principal.clone(), signal);
+        let _recorded_first = self.state.feed().keep_back();
+        match self.apply(&Signal { event_ms: now.wall_ms, change }, why, orders.life_ms, now) {
+            Ok((outcome, version)) => {
+                let record = SignalRecord {
+                    subject: Some(entity(&orders.principal)),
+                    kind: format_smolstr!("risk/{}", risk.kind),
+                    source: SmolStr::new_static(SOURCE),
+                    outcome: SmolStr::new_static(match outcome {
+                        Outcome::Applied => "applied",
+                        Outcome::Superseded => "superseded",
+                        Outcome::UnknownSubject => "unknown_subject",
+                    }),
+                    state_version: version,
+                    reason: why.reason.clone(),
+                    session_id: orders.session_id.clone().unwrap_or_default(),
+                    txn: SmolStr::default(),
+                    token_id: SmolStr::default(),
+                };
+                self.record(Body::Signal(record), now);
+                if emit == Some(Emit::RiskLevelChange) && outcome == Outcome::Applied {
+                    self.repeat_risk(&orders.principal, before, why, now);
+                }
+            }
+            Err(fault) => self.not_carried_out(&fault.to_string(), why),
+        }
+    }
+
+    /// Whether the principal's risk of this kind is as high and hardly older.
+    fn stands(&self, signal: &RiskSignal, principal: &Uid, now: Now) -> bool {
+        let Some(known) = self.state.risk(principal) else { return false };
+        let weight = u16::from(signal.severity) * u16::from(signal.confidence);
+        let recent_ms = now.wall_ms.saturating_sub(i64::from(signal.half_life_s) * 1000 / SIXTEENTH);
+        known
+            .slots()
+            .any(|(kind, slot)| kind == signal.kind && slot.weight >= weight && slot.event_ms >= recent_ms)
+    }
+
+    fn not_carried_out(&self, fault: &str, why: &Why) {
+        self.metrics.responses_failed.increment(1);
+        tracing::error!(reason = %why.reason, %fault, "a response was not carried out: make room in the state");
+    }
+}
