@@ -131,6 +131,10 @@ rules! {
     // Behaviour.
     BASELINE_UNKNOWN_NAME Warning "baseline-unknown-name" "baselines.json or `[behavior]` names an action, a type or a field that the schema does not have, so that part of it means nothing";
 
+    // Counters.
+    UNUSED_COUNTER Warning "unused-counter" "bundle.toml declares a counter that no policy reads"
+        => "remove it, or read `context.counters.NAME` in the policy that it is for";
+
     // Schema and routes.
     UNUSED_ENTITY_TYPE Warning "unused-entity-type" "no action, other type, policy or route uses an entity type"
         => "remove it from the schema";

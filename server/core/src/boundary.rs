@@ -69,7 +69,9 @@ pub(crate) fn lease(question: &Question<'_>, facts: &Facts, now: Now) -> Lease {
         stream_loss_max_ms: settings.stream_loss_max_ms,
     };
     // What is answered elsewhere is not seen here, and another policy may ask what the session did.
-    let must_be_seen = reads_any(&[Group::Behavior]) || (in_session && snapshot.reads_behavior());
+    let must_be_seen = reads_any(&[Group::Behavior])
+        || (in_session && snapshot.reads_behavior())
+        || !question.counters().is_empty();
     if settings.max_ms == 0 || must_be_seen || matches!(facts.session, SessionFacts::Told(_)) {
         return lease;
     }
@@ -129,6 +131,8 @@ impl<'f> Ahead<'f> {
     fn look(&mut self, question: &Question<'_>) {
         // Tokens age, windows close and risk fades without anybody telling.
         self.polled |= question.needs().compares();
+        // Others' attempts count, and windows pass.
+        self.polled |= !question.needs().counters().is_empty();
         self.at(question.snapshot().expires_ms());
         self.disqualifications();
         for (hop, candidates) in question.candidates().iter().enumerate() {

@@ -13,6 +13,7 @@ use smol_str::{SmolStr, ToSmolStr};
 
 use crate::attempt::Attempt;
 use crate::comparison::Comparison;
+use crate::counters::CounterFact;
 use crate::grant::Grants;
 use crate::reason::ReasonCode;
 use crate::risk::{Risk, RiskKind};
@@ -36,6 +37,8 @@ pub struct Facts {
     pub grants: Grants,
     /// What the session did, as far as its attempts were compared with what was approved; filled only if somebody reads it.
     pub monitored: Option<SessionBehavior>,
+    /// The counters that somebody reads or that the attempt is counted by; of others nothing is known.
+    pub counters: Vec<CounterFact>,
     /// Version of the state that all this was read from, at least.
     pub state_version: u64,
 }
@@ -334,7 +337,7 @@ impl Facts {
             Group::Risk => self.hops.iter().filter_map(|hop| hop.risk.as_deref()?.newest_ms()).min(),
             Group::Token => attempt.token.as_ref().and_then(|token| token.issued_ms),
             Group::Signals => settings.signals.source.keys().filter_map(|source| self.heard_ms(source)).min(),
-            Group::Actor | Group::Request | Group::Now => None,
+            Group::Actor | Group::Request | Group::Now | Group::Counters => None,
         };
         newest.map(|at| u64::try_from(now.wall_ms.saturating_sub(at)).unwrap_or(0))
     }

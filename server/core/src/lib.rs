@@ -7,6 +7,7 @@ pub mod ask;
 pub mod attempt;
 pub mod boundary;
 pub mod comparison;
+pub mod counters;
 pub mod decide;
 pub mod delegation;
 pub mod facts;

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use crate::comparison::Comparison;
+use crate::counters::Counted;
 use crate::reason::{Reason, ReasonCode};
 
 /// The three answers, from open to strict.
@@ -133,6 +134,7 @@ pub struct Verdict {
     pub(crate) hops: Vec<HopVerdict>,
     pub(crate) lease: Lease,
     pub(crate) deviated: Option<Deviated>,
+    pub(crate) counters: Vec<Counted>,
     pub(crate) candidates: u32,
     pub(crate) asked: bool,
 }
@@ -154,6 +156,7 @@ impl Verdict {
             hops: Vec::new(),
             lease: Lease::default(),
             deviated: None,
+            counters: Vec::new(),
             candidates: 0,
             asked: false,
         }
@@ -235,6 +238,12 @@ impl Verdict {
     #[must_use]
     pub fn deviated(&self) -> Option<&Deviated> {
         self.deviated.as_ref()
+    }
+
+    /// The counters that a candidate read, or that the attempt is counted by.
+    #[must_use]
+    pub fn counters(&self) -> &[Counted] {
+        &self.counters
     }
 
     /// Whether policy was asked; false for what was disqualified before.

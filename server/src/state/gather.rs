@@ -67,7 +67,8 @@ impl State {
             if needs.reads(Fact::SessionGrants) { self.grants_for(attempt) } else { Grants::default() };
         let heard = if needs.reads_any(Group::Signals) { self.heard.list() } else { Vec::new() };
         let monitored = if needs.compares() { self.monitored(attempt) } else { None };
-        (Facts { session, hops, heard, task, grants, monitored, state_version }, learned)
+        let counters = Vec::new();
+        (Facts { session, hops, heard, task, grants, monitored, counters, state_version }, learned)
     }
 
     fn session_facts(
