@@ -6,7 +6,7 @@
 use cardea_proto::v1;
 
 use super::record::{
-    Basis, Body, BundleRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord,
+    Basis, Body, BundleRecord, CounterRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord,
     HoldCause, HoldRecord, HopVerdict, Reason, Record, Replay, ReplayFact, SessionRecord, ShadowAnswer,
     ShadowRecord, SignalRecord, StreamRecord, Value,
 };
@@ -55,6 +55,7 @@ impl From<DecisionRecord> for v1::DecisionRecord {
             replay: record.replay.map(|replay| (*replay).into()),
             hold: record.hold.map(|hold| (*hold).into()),
             deviation: record.deviation.map(|deviation| Box::new((*deviation).into())),
+            counters: all(record.counters),
         }
     }
 }
@@ -69,6 +70,13 @@ impl From<DeviationRecord> for v1::DeviationRecord {
             evidence: texts(record.evidence),
             baseline: record.baseline.into(),
         }
+    }
+}
+
+impl From<CounterRecord> for v1::CounterRecord {
+    fn from(record: CounterRecord) -> Self {
+        let CounterRecord { name, count, warm, outcome } = record;
+        Self { name: name.into(), count, warm, outcome: outcome.into() }
     }
 }
 

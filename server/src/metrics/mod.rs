@@ -7,6 +7,7 @@
 //! a fixed list. Units are in the names: `_seconds`, `_total`, `_bytes`.
 //! Never does: serving HTTP (`http.rs`), labels with identities.
 
+mod counters;
 mod decisions;
 mod histogram;
 mod holds;
@@ -18,6 +19,7 @@ mod transmit;
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+pub use counters::CounterMetrics;
 pub use decisions::{ActionLabel, ActionLabels, Cell, Decisions, Labels};
 pub use holds::{Forgets, HoldMetrics, Pushed};
 pub use reviews::ReviewMetrics;
@@ -117,6 +119,8 @@ pub struct Metrics {
     pub reviews: ReviewMetrics,
     /// What holds do.
     pub holds: HoldMetrics,
+    /// What bundles count.
+    pub counters: CounterMetrics,
     /// What the transmitter of signals does.
     pub transmit: TransmitMetrics,
     /// Panics caught; each is a bug.
@@ -208,6 +212,7 @@ impl Metrics {
             shadow: ShadowMetrics::register(),
             reviews: ReviewMetrics::register(),
             holds: HoldMetrics::register(),
+            counters: CounterMetrics::register(),
             transmit: TransmitMetrics::register(),
             panics: counter!("cardea_panics_total"),
             prometheus,
@@ -271,6 +276,7 @@ fn describe() {
     ShadowMetrics::describe();
     ReviewMetrics::describe();
     HoldMetrics::describe();
+    CounterMetrics::describe();
     TransmitMetrics::describe();
 }
 

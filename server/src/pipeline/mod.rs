@@ -35,7 +35,7 @@ use crate::holds::Bell;
 use crate::metrics::{ActionLabels, Cell, Labels, Metrics};
 use crate::reviews::{Desk, Named};
 use crate::shadow::{Occasion, Sample, Shadow};
-use crate::state::{Learned, State};
+use crate::state::{Counting, Learned, Reservation, State};
 
 pub use entry::{Seen, entity};
 pub(crate) use entry::{reason_text, reason_words, recorded, unrecorded};
@@ -122,6 +122,8 @@ pub struct Judgement<'j> {
     pub risk: Option<u8>,
     /// The reviews that it asks for.
     pub reviews: &'j [(u16, AskDigest)],
+    /// What an allow that counts unless it is given back can be settled with.
+    pub reservation: Option<&'j Reservation>,
 }
 
 type Ages = SmallVec<[(Group, u64); 4]>;
@@ -241,6 +243,7 @@ impl Pipeline {
             ages: &basis.ages,
             risk: basis.risk,
             reviews: &reviews,
+            reservation: basis.reservation.as_ref(),
         });
         if let Some(place) = place {
             let Basis { state_version, ages, facts, .. } = basis;
@@ -290,7 +293,7 @@ impl Pipeline {
 
     /// Records what was learned, and tells what the verdict rests on.
     fn based(&self, question: &Question<'_>, weighed: Weighed, now: Now) -> (Verdict, Basis, Facts) {
-        let Weighed { verdict, facts, learned } = weighed;
+        let Weighed { verdict, facts, learned, reservation } = weighed;
         if let Some(Learned { session, version, change }) = learned {
             let change = SessionRecord {
                 session_id: session.id.clone(),
@@ -303,7 +306,7 @@ impl Pipeline {
         }
         let basis = Basis::of(question, &facts, now);
         let replay = self.replayable.then(|| (facts.clone(), now));
-        (verdict, Basis { facts: replay, ..basis }, facts)
+        (verdict, Basis { facts: replay, reservation, ..basis }, facts)
     }
 
     /// Hands a decided attempt to the shadow: shared pieces only, and no wait.
@@ -339,6 +342,7 @@ impl Pipeline {
             ages: &[],
             risk: None,
             reviews: &[],
+            reservation: None,
         })
     }
 
@@ -459,12 +463,14 @@ pub(crate) struct Weighed {
     pub(crate) facts: Facts,
     /// What the state learned from the attempt's token.
     pub(crate) learned: Option<Learned>,
+    /// What an allow that counts unless it is given back can be settled with.
+    pub(crate) reservation: Option<Reservation>,
 }
 
 /// Gathers, decides and notes one attempt in its session's behaviour: the one path, for callers and for scenarios.
 #[inline]
 pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
-    let weighed = weigh_unnoted(state, question, also, now);
+    let weighed = weigh_counting(state, question, also, Counting::Made, now);
     // What was disqualified neither keeps a session awake nor counts against its owner.
     if weighed.verdict.policy_was_asked() {
         let deviation = weighed.verdict.deviated().map(|deviated| &deviated.deviation);
@@ -476,9 +482,22 @@ pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: No
 /// As [`weigh`], for an attempt that is not made now: somebody only wants to know what it would come to.
 #[inline]
 fn weigh_unnoted(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
-    let (facts, learned) = state.gather(question, also, now);
+    weigh_counting(state, question, also, Counting::Again, now)
+}
+
+#[inline]
+fn weigh_counting(
+    state: &State,
+    question: &Question<'_>,
+    also: Needs,
+    counting: Counting,
+    now: Now,
+) -> Weighed {
+    let (mut facts, learned) = state.gather(question, also, now);
+    let taken = state.count(question, also, &mut facts, counting, now);
     let verdict = decide(question, &facts, now);
-    Weighed { verdict, facts, learned }
+    let reservation = state.conclude(taken, verdict.decision(), now);
+    Weighed { verdict, facts, learned, reservation }
 }
 
 /// A verdict on its way out.
@@ -502,6 +521,7 @@ pub(crate) struct Basis {
     risk: Option<u8>,
     /// Kept for the record only where records are replayable.
     facts: Option<(Facts, Now)>,
+    reservation: Option<Reservation>,
 }
 
 impl Basis {

@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 
 use super::*;
 use crate::audit::record::{
-    Basis, BundleRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord, HoldCause,
+    Basis, BundleRecord, CounterRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord, HoldCause,
     HoldRecord, HopVerdict, LINE_BYTES_MAX, Reason, Replay, ReplayFact, ReviewRecord, ShadowAnswer,
     ShadowRecord, SignalRecord, TaskRecord, VALUE_DEPTH_MAX, Value,
 };
@@ -84,15 +84,21 @@ prop_compose! {
         (step_up, obligations) in (vec(text(), 0..3), vec(text(), 0..3)),
         (delegation, reasons, hops) in (vec(entity(), 0..3), vec(reason(), 0..3), vec(hop(), 0..3)),
         (severity, replay, hold) in (text(), option::of(replay()), option::of(hold())),
-        deviation in option::of(deviation()),
+        (deviation, counters) in (option::of(deviation()), vec(counter(), 0..3)),
         (evidence, basis) in (vec(evidence(), 0..3), option::of(basis())),
         (decision, latency_ns) in (answer(), any::<u64>()),
     ) -> DecisionRecord {
         DecisionRecord {
             decision_id, attempt_id, door, session_id, principal, action, resource, determining_policies,
             policy_errors, step_up, obligations, delegation, reasons, hops, evidence, basis, decision, latency_ns,
-            severity, replay, hold, deviation,
+            severity, replay, hold, deviation, counters,
         }
+    }
+}
+
+prop_compose! {
+    fn counter()((name, count, warm, outcome) in (text(), any::<i64>(), any::<bool>(), text())) -> CounterRecord {
+        CounterRecord { name, count, warm, outcome }
     }
 }
 
@@ -241,6 +247,7 @@ fn example() -> Record {
             replay: None,
             hold: None,
             deviation: None,
+            counters: vec![],
         }),
     }
 }

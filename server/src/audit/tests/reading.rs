@@ -163,6 +163,7 @@ fn decision(answer: v1::Decision, principal: &str, action: &str, door: &str) -> 
         replay: None,
         hold: None,
         deviation: None,
+        counters: vec![],
     })
 }
 
