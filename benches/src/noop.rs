@@ -13,7 +13,7 @@ use std::{
 use cardea_proto::v1::{
     Attempt, Basis, DecideBatchRequest, DecideBatchResponse, DecideRequest, DecideResponse,
     DecideStreamRequest, DecideStreamResponse, Decision, Evidence, FactAge, HoldRequest, HoldResponse, Lease,
-    Value, Verdict,
+    SettleRequest, SettleResponse, Value, Verdict,
     decision_service_server::{DecisionService, DecisionServiceServer},
     value::Kind,
 };
@@ -171,6 +171,10 @@ impl Noop {
 
 #[tonic::async_trait]
 impl DecisionService for Noop {
+    async fn settle(&self, _request: Request<SettleRequest>) -> Result<Response<SettleResponse>, Status> {
+        Err(Status::unimplemented("no counters"))
+    }
+
     async fn decide(&self, request: Request<DecideRequest>) -> Result<Response<DecideResponse>, Status> {
         let attempt = request.into_inner().attempt.unwrap_or_default();
         Ok(Response::new(DecideResponse { verdict: Some(self.verdict(attempt)) }))

@@ -34,7 +34,7 @@ use cedar_policy_core::validator::types::{EntityKind, Type};
 use smallvec::{SmallVec, smallvec};
 use smol_str::SmolStr;
 
-use crate::fragment::{Group, Needs};
+use crate::fragment::{CounterField, CounterSet, Group, Needs};
 use crate::settings::RiskSettings;
 use crate::shape::Shape;
 use crate::times::Times;
@@ -530,13 +530,15 @@ pub struct Condition {
 impl Condition {
     /// Takes a static policy's condition. With `layout` `Gathered`, reads of facts become reads of one flat
     /// record ([`crate::fragment::Fact::key`]), because every level of nesting costs an allocation and a search per attempt.
+    ///
+    /// `counters`: the names of the bundle's, in the order of their numbers.
     #[must_use]
-    pub fn of(policy: &cedar_policy::Policy, layout: ContextLayout) -> Self {
+    pub fn of(policy: &cedar_policy::Policy, layout: ContextLayout, counters: &[&str]) -> Self {
         let core: &ast::Policy = policy.as_ref();
         let mut needs = Needs::default();
-        let expression = core
-            .non_scope_constraints()
-            .map(|expression| Arc::new(Rewrite { layout, needs: &mut needs }.expression(expression)));
+        let expression = core.non_scope_constraints().map(|expression| {
+            Arc::new(Rewrite { layout, counters, needs: &mut needs }.expression(expression))
+        });
         Self { expression, needs, times: None }
     }
 
@@ -544,6 +546,12 @@ impl Condition {
     #[must_use]
     pub fn times(&self) -> Option<&Times> {
         self.times.as_deref()
+    }
+
+    /// The counters that it reads.
+    #[must_use]
+    pub fn counters(&self) -> CounterSet {
+        self.needs.counters()
     }
 
     /// Whether nothing remains beside the scope, so that a policy in scope is satisfied.
@@ -578,7 +586,7 @@ impl Condition {
 
 /// What a policy whose facts are gathered reads of time; `None`: nothing.
 pub(crate) fn times(policy: &cedar_policy::Policy, risk: &RiskSettings) -> Option<Times> {
-    time::times(Condition::of(policy, ContextLayout::Gathered).expression.as_deref()?, risk)
+    time::times(Condition::of(policy, ContextLayout::Gathered, &[]).expression.as_deref()?, risk)
 }
 
 /// A condition as it is shared, and what it reads of time.
@@ -610,6 +618,7 @@ pub enum ContextLayout {
 /// Copies an expression without places in the source, and notes which facts it reads.
 struct Rewrite<'n> {
     layout: ContextLayout,
+    counters: &'n [&'n str],
     needs: &'n mut Needs,
 }
 
@@ -665,6 +674,18 @@ impl Rewrite<'_> {
         }
     }
 
+    /// The counter and its field, if this is `context.counters.NAME` and the name of a field.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only one kind of expression reads an attribute")]
+    fn counter(&self, of: &Expr, field: &str) -> Option<(u8, CounterField)> {
+        let name = match of.expr_kind() {
+            ExprKind::GetAttr { expr, attr } if context_attr(expr) == Some(Group::Counters.name()) => attr,
+            _ => return None,
+        };
+        let number = self.counters.iter().position(|counter| *counter == name.as_str())?;
+        let field = CounterField::ALL.into_iter().find(|known| known.name() == field)?;
+        Some((u8::try_from(number).ok()?, field))
+    }
+
     /// `context.group.field` and `context.group has field` become reads of the flat record; any other use of
     /// `context.group` asks for the whole group, nested as the schema says.
     #[expect(
@@ -674,6 +695,10 @@ impl Rewrite<'_> {
     fn fact(&mut self, expression: &Expr) -> Option<Expr> {
         match expression.expr_kind() {
             ExprKind::GetAttr { expr, attr } => {
+                if let Some((number, field)) = self.counter(expr, attr) {
+                    self.needs.add_counter(number);
+                    return Some(Expr::get_attr(Expr::var(Var::Context), field.key(number)));
+                }
                 if let Some(fact) = context_attr(expr).and_then(Group::named).and_then(|g| g.fact(attr)) {
                     self.needs.add(fact);
                     return Some(Expr::get_attr(Expr::var(Var::Context), fact.key()));

@@ -1,6 +1,6 @@
 //! The facts that policies can read: their names, their order, and the schema fragment that types them.
 //!
-//! Owns the numbering of facts. Limits: at most 64 facts, so that a set of them is one word.
+//! Owns the numbering of facts. Limits: at most 64 facts and 32 counters, so that a set of them is one word.
 //! Never holds a value; `cardea-core` supplies those.
 
 use smol_str::SmolStr;
@@ -47,11 +47,13 @@ pub enum Group {
     Now,
     /// `Cardea::Signals`
     Signals,
+    /// The bundle's counters, each a `Cardea::Counter`.
+    Counters,
 }
 
 impl Group {
     /// Every group.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Session,
         Self::Risk,
         Self::Behavior,
@@ -61,6 +63,7 @@ impl Group {
         Self::Request,
         Self::Now,
         Self::Signals,
+        Self::Counters,
     ];
 
     /// The attribute of `context`.
@@ -76,6 +79,7 @@ impl Group {
             Self::Request => "request",
             Self::Now => "now",
             Self::Signals => "signals",
+            Self::Counters => "counters",
         }
     }
 
@@ -96,7 +100,7 @@ impl Group {
             Self::Token => Some("Cardea::Token"),
             Self::Actor => Some("Cardea::Actor"),
             Self::Signals => Some("Cardea::Signals"),
-            Self::Request | Self::Now => None,
+            Self::Request | Self::Now | Self::Counters => None,
         }
     }
 
@@ -117,7 +121,8 @@ impl Group {
             | Self::Token
             | Self::Request
             | Self::Now
-            | Self::Signals => false,
+            | Self::Signals
+            | Self::Counters => false,
         }
     }
 
@@ -260,10 +265,86 @@ impl Fact {
     }
 }
 
+/// What a policy reads of a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CounterField {
+    /// `Cardea::Counter.count`
+    Count,
+    /// `Cardea::Counter.warm`
+    Warm,
+}
+
+impl CounterField {
+    /// Every field.
+    pub const ALL: [Self; 2] = [Self::Count, Self::Warm];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Warm => "warm",
+        }
+    }
+
+    /// The key in the flat record that conditions read, for the counter of that number; as [`Fact::key`].
+    #[must_use]
+    #[expect(clippy::as_conversions, reason = "the discriminant of a fieldless enum")]
+    pub fn key(self, counter: u8) -> SmolStr {
+        let text = [2, b'!' + (counter % 32) * 2 + self as u8];
+        SmolStr::new_inline(std::str::from_utf8(&text).unwrap_or(""))
+    }
+}
+
+/// A set of a bundle's counters, by their numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CounterSet(u32);
+
+impl CounterSet {
+    /// All that a bundle can have.
+    pub const ALL: Self = Self(u32::MAX);
+
+    /// Adds a counter.
+    pub fn add(&mut self, number: u8) {
+        self.0 |= 1_u32.checked_shl(number.into()).unwrap_or(0);
+    }
+
+    /// Whether a counter is in it.
+    #[must_use]
+    pub fn has(self, number: u8) -> bool {
+        self.0 & 1_u32.checked_shl(number.into()).unwrap_or(0) != 0
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those that are in either.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Those that are in both.
+    #[must_use]
+    pub const fn within(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The numbers, rising.
+    pub fn numbers(self) -> impl Iterator<Item = u8> {
+        (0..32).filter(move |number| self.has(*number))
+    }
+}
+
 /// Which facts somebody reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Needs {
     facts: u64,
+    counters: CounterSet,
     whole: u16,
 }
 
@@ -271,6 +352,11 @@ impl Needs {
     /// Adds one fact.
     pub fn add(&mut self, fact: Fact) {
         self.facts |= 1 << fact as u8;
+    }
+
+    /// Adds one counter.
+    pub fn add_counter(&mut self, number: u8) {
+        self.counters.add(number);
     }
 
     /// The same with one fact more.
@@ -286,6 +372,15 @@ impl Needs {
         for fact in group.facts() {
             self.add(fact);
         }
+        if group == Group::Counters {
+            self.counters = CounterSet::ALL;
+        }
+    }
+
+    /// The same, and of all counters only these.
+    #[must_use]
+    pub fn counting(self, counters: CounterSet) -> Self {
+        Self { counters, ..self }
     }
 
     /// All that can be read.
@@ -299,19 +394,33 @@ impl Needs {
     /// The union.
     #[must_use]
     pub fn with(self, other: Self) -> Self {
-        Self { facts: self.facts | other.facts, whole: self.whole | other.whole }
+        Self {
+            facts: self.facts | other.facts,
+            counters: self.counters.with(other.counters),
+            whole: self.whole | other.whole,
+        }
     }
 
     /// Only what belongs to groups that are whole in `groups`.
     #[must_use]
     pub fn within(self, groups: Self) -> Self {
-        Self { facts: self.facts & groups.facts, whole: self.whole & groups.whole }
+        Self {
+            facts: self.facts & groups.facts,
+            counters: self.counters.within(groups.counters),
+            whole: self.whole & groups.whole,
+        }
     }
 
     /// Whether the fact is read.
     #[must_use]
     pub fn reads(self, fact: Fact) -> bool {
         self.facts & (1 << fact as u8) != 0
+    }
+
+    /// The counters that are read.
+    #[must_use]
+    pub fn counters(self) -> CounterSet {
+        self.counters
     }
 
     /// Whether the group is read as a whole.
@@ -335,7 +444,7 @@ impl Needs {
     /// Whether nothing is read.
     #[must_use]
     pub fn is_empty(self) -> bool {
-        self.facts == 0 && self.whole == 0
+        self.facts == 0 && self.counters.is_empty() && self.whole == 0
     }
 
     /// The facts, in order.
@@ -364,8 +473,8 @@ const COMPARED: u64 = {
 };
 
 fn group_mask(group: Group) -> u64 {
-    const MASKS: [u64; 9] = {
-        let mut masks = [0; 9];
+    const MASKS: [u64; 10] = {
+        let mut masks = [0; 10];
         let mut index = 0;
         while index < Fact::ALL.len() {
             #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
@@ -392,6 +501,26 @@ mod tests {
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), Fact::ALL.len());
+    }
+
+    #[test]
+    fn counters_have_keys_of_their_own_and_a_set_is_one_word() {
+        let mut keys: Vec<SmolStr> =
+            (0..32).flat_map(|number| CounterField::ALL.map(|field| field.key(number))).collect();
+        assert!(keys.iter().all(|key| key.len() == 2 && Fact::of_key(key).is_none()));
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), 64);
+        let mut set = CounterSet::default();
+        [31, 0, 7, 200].into_iter().for_each(|number| set.add(number));
+        assert_eq!(set.numbers().collect::<Vec<_>>(), [0, 7, 31]);
+        let mut needs = Needs::default();
+        needs.add_whole(Group::Counters);
+        let mut groups = Needs::default();
+        groups.add_whole(Group::Counters);
+        let within = needs.within(groups.counting(set));
+        assert_eq!(within.counters(), set);
+        assert!(within.reads_whole(Group::Counters) && !within.is_empty() && size_of::<Needs>() == 16);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Knows no transport and no clock. Data flows one way: [`pack`], [`trust`], files, [`load`], [`snapshot`], [`store`].
 
 pub mod approvals;
+pub mod counters;
 pub mod digest;
 pub mod disk;
 pub mod dsse;

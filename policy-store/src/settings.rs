@@ -6,6 +6,7 @@ use serde::Deserialize;
 use smol_str::SmolStr;
 
 use crate::approvals::BehaviorSettings;
+use crate::counters::{COUNTERS_MAX, CounterSettings};
 use crate::engine::Uid;
 use crate::responses::{self, Label, Response};
 
@@ -51,6 +52,9 @@ pub struct Settings {
     /// How behaviour is read and judged.
     #[serde(default)]
     pub behavior: BehaviorSettings,
+    /// What is counted, by the name that policies read.
+    #[serde(default)]
+    pub counters: BTreeMap<SmolStr, CounterSettings>,
     /// Step-up requirements, by the name that `@step_up` uses.
     #[serde(default)]
     pub step_up: BTreeMap<SmolStr, Requirement>,
@@ -315,6 +319,7 @@ impl Settings {
             signals: SignalSettings::default(),
             lease: LeaseSettings::default(),
             behavior: BehaviorSettings::default(),
+            counters: BTreeMap::new(),
             step_up: BTreeMap::new(),
             obligations: BTreeMap::new(),
             labels: BTreeMap::new(),
@@ -343,6 +348,16 @@ impl Settings {
         faults.extend(self.lease.faults());
         faults.extend(self.behavior.faults());
         faults.extend(responses::faults(&self.labels, &self.responses));
+        if self.counters.len() > COUNTERS_MAX {
+            faults.push((
+                "counters",
+                format!("at most {COUNTERS_MAX} counters: count what policies decide by"),
+            ));
+        }
+        for (name, counter) in &self.counters {
+            let told = counter.faults(name).into_iter();
+            faults.extend(told.map(|fault| ("counters", format!("counter `{name}` {fault}"))));
+        }
         for (name, requirement) in &self.step_up {
             let fault = match requirement {
                 Requirement::Authentication { acr_values, max_age_s }

@@ -12,16 +12,17 @@ use cedar_policy::Effect;
 use smol_str::SmolStr;
 
 use crate::approvals::{Approvals, Monitored};
+use crate::counters::Counter;
 use crate::digest::Digest;
 use crate::engine::{self, ActionTypes, Condition, ContextLayout, Interned, Record, TypeName, Uid, World};
 use crate::fault::Fault;
-use crate::fragment::{Group, Needs};
+use crate::fragment::{CounterSet, Group, Needs};
 use crate::index::{Candidates, PolicyIndex, ScopeIndex};
 use crate::lint::rules;
 use crate::manifest::Manifest;
 use crate::responses::{DRY_RUNS_MAX, Declared, Effects};
 use crate::settings::{MaxAges, OnPolicyError, Requirement, Settings, is_named};
-use crate::shape::Shape;
+use crate::shape::{Field, Shape};
 use crate::stamp::Stamp;
 
 /// One policy, as a decision reads it.
@@ -63,9 +64,10 @@ pub struct Action {
     principals: Vec<TypeName>,
     resources: Vec<TypeName>,
     groups: Needs,
-    request: BTreeMap<SmolStr, crate::shape::Field>,
+    request: BTreeMap<SmolStr, Field>,
     max_ages: MaxAges,
     monitored: Monitored,
+    counted: CounterSet,
 }
 
 impl Action {
@@ -81,6 +83,7 @@ impl Action {
             request: BTreeMap::new(),
             max_ages: MaxAges::default(),
             monitored: Monitored::default(),
+            counted: CounterSet::default(),
         }
     }
 
@@ -88,6 +91,12 @@ impl Action {
     #[must_use]
     pub fn monitored(&self) -> &Monitored {
         &self.monitored
+    }
+
+    /// The counters that attempts at it are counted by.
+    #[must_use]
+    pub fn counted(&self) -> CounterSet {
+        self.counted
     }
 
     /// How old facts may be for it: its class's maxima over the bundle's.
@@ -185,6 +194,8 @@ pub struct Snapshot {
     layout: ContextLayout,
     reads_behavior: bool,
     approvals: Approvals,
+    /// By name; the place is the counter's number.
+    counters: Box<[Counter]>,
     types: AHashMap<SmolStr, TypeName>,
     /// By id.
     actions: Box<[Arc<Action>]>,
@@ -229,12 +240,14 @@ impl Snapshot {
             parts.settings.step_up.clone().into_iter().collect();
         let mut declared = Declared::of(&parts.settings);
         let mut interned = Interned::default();
+        let counters = &parts.settings.counters;
+        let counted_by: Vec<&str> = counters.keys().map(SmolStr::as_str).collect();
         let levels = (layout == ContextLayout::Gathered).then_some(&parts.settings.risk);
         let policies: Box<[Policy]> = parts
             .policies
             .iter()
             .map(|(id, policy)| {
-                let mut condition = Condition::of(policy, layout);
+                let mut condition = Condition::of(policy, layout, &counted_by);
                 condition.intern(&mut interned, levels);
                 let effects = declared.effects(id, policy, policy.effect() == Effect::Forbid, &mut faults);
                 Policy { effects, ..annotated(id.clone(), policy, condition, &requirements, &mut faults) }
@@ -255,6 +268,8 @@ impl Snapshot {
         }
         faults.extend(classes_of_nothing(&parts.settings, &actions));
         let behavior = &parts.settings.behavior;
+        faults.extend(counters_of_nothing(&parts.settings, &actions));
+        let counters = counters.iter().map(|(name, counter)| counter.compile(name)).collect();
         let approvals =
             Approvals::compile(parts.baselines.as_ref(), behavior).map_err(|fault| faults.push(fault)).ok();
         let Some(approvals) = approvals.filter(|_| faults.is_empty()) else { return Err(faults) };
@@ -273,6 +288,7 @@ impl Snapshot {
             layout,
             reads_behavior,
             approvals,
+            counters,
             types,
             actions,
             named_actions,
@@ -396,6 +412,18 @@ impl Snapshot {
         &self.approvals
     }
 
+    /// What is counted, in the order of the counters' numbers.
+    #[must_use]
+    pub fn counters(&self) -> &[Counter] {
+        &self.counters
+    }
+
+    /// One counter.
+    #[must_use]
+    pub fn counter(&self, number: u8) -> Option<&Counter> {
+        self.counters.get(usize::from(number))
+    }
+
     /// The entity type of that name, if the schema has it.
     #[must_use]
     pub fn type_name(&self, name: &str) -> Option<&TypeName> {
@@ -488,6 +516,10 @@ fn action(
                     request = fields;
                     groups.add_whole(Group::Request);
                 }
+                (Some(Group::Counters), Shape::Record(fields)) => {
+                    groups.add_whole(Group::Counters);
+                    groups = groups.counting(counters_of(&fields, &types.action, settings, faults));
+                }
                 (Some(group), shape) if shape == *group_shape(group) => groups.add_whole(group),
                 (Some(group), _) => faults.push(
                     Fault::of(
@@ -497,7 +529,11 @@ fn action(
                     )
                     .help(format!(
                         "declare `{name}: {}`",
-                        group.type_name().unwrap_or(if group == Group::Now { "datetime" } else { "{ … }" })
+                        group.type_name().unwrap_or(match group {
+                            Group::Now => "datetime",
+                            Group::Counters => "{ NAME: Cardea::Counter }",
+                            _ => "{ … }",
+                        })
                     )),
                 ),
             }
@@ -506,6 +542,7 @@ fn action(
     Action {
         max_ages: settings.facts.max_ages(&types.action),
         monitored: settings.behavior.of_action(&types.action, request.keys()),
+        counted: counted(&types.action, settings),
         uid: types.action,
         number: Some(number),
         principals: types.principals,
@@ -523,6 +560,57 @@ fn too_many_dry_runs(policies: &[Policy]) -> Option<Fault> {
     })
 }
 
+/// The counters that an action's context declares.
+fn counters_of(
+    fields: &BTreeMap<SmolStr, Field>,
+    action: &Uid,
+    settings: &Settings,
+    faults: &mut Vec<Fault>,
+) -> CounterSet {
+    let mut set = CounterSet::default();
+    for (name, field) in fields {
+        let fault = |message: String, help: String| {
+            Fault::of(&rules::CONTEXT_ATTRIBUTE, "schema.cedarschema", message).help(help)
+        };
+        if field.shape != *group_shape(Group::Counters) {
+            faults.push(fault(
+                format!("`context.counters.{name}` of {action} has another type"),
+                format!("declare `{name}: Cardea::Counter`"),
+            ));
+        }
+        match settings.counters.keys().position(|declared| declared == name).map(u8::try_from) {
+            Some(Ok(number)) => set.add(number),
+            Some(Err(_)) | None => faults.push(fault(
+                format!("context of {action} has counter `{name}`, which bundle.toml does not declare"),
+                format!("add `[counters.{name}]` to bundle.toml"),
+            )),
+        }
+    }
+    set
+}
+
+/// The counters that attempts at an action are counted by.
+fn counted(action: &Uid, settings: &Settings) -> CounterSet {
+    let mut set = CounterSet::default();
+    let counting = settings.counters.values().enumerate().filter(|(_, counter)| counter.counts(action));
+    counting.filter_map(|(number, _)| u8::try_from(number).ok()).for_each(|number| set.add(number));
+    set
+}
+
+/// Patterns of `[counters.NAME]` that fit no action of the schema.
+fn counters_of_nothing(settings: &Settings, actions: &[Arc<Action>]) -> Vec<Fault> {
+    let uids: Vec<&Uid> = actions.iter().map(|action| &action.uid).collect();
+    let idle = settings.counters.iter().flat_map(|(name, counter)| {
+        counter.idle_patterns(&uids).into_iter().map(move |pattern| (name, pattern))
+    });
+    let fault = |(name, pattern): (&SmolStr, &SmolStr)| {
+        let message = format!("counter `{name}` counts `{pattern}`, and the schema has no such action");
+        Fault::of(&rules::SETTINGS_INVALID, "bundle.toml", message)
+            .help("name actions by their ids, as `Type::\"id\"`, or with `*` for anything")
+    };
+    idle.map(fault).collect()
+}
+
 /// Classes of `[[facts.class]]` that name an action which the schema does not have.
 fn classes_of_nothing(settings: &Settings, actions: &[Arc<Action>]) -> Vec<Fault> {
     let named = settings.facts.class.iter().flat_map(|class| &class.actions);
@@ -535,12 +623,12 @@ fn classes_of_nothing(settings: &Settings, actions: &[Arc<Action>]) -> Vec<Fault
     unknown.map(fault).collect()
 }
 
-/// The shape that the fragment gives to a group.
+/// The shape that the fragment gives to a group, to each of the counters in theirs.
 fn group_shape(group: Group) -> &'static Shape {
     static SHAPES: std::sync::LazyLock<BTreeMap<SmolStr, Shape>> = std::sync::LazyLock::new(|| {
         let typed = Group::ALL.into_iter().filter_map(|group| Some((group.name(), group.type_name()?)));
         let attributes: Vec<String> = typed.map(|(name, of)| format!("{name}: {of}")).collect();
-        let context = format!("{}, now: datetime", attributes.join(", "));
+        let context = format!("{}, now: datetime, counters: Cardea::Counter", attributes.join(", "));
         let text = format!(
             "{}\nentity E; action a appliesTo {{ principal: E, resource: E, context: {{ {context} }} }};",
             crate::fragment::SCHEMA

@@ -506,6 +506,13 @@ pub const STATE_SWEEP_ROWS: usize = 10_000;
 /// the process is killed.
 pub const STATE_KEEPING_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Between two snapshots of what is counted. That much of it is lost when the process is killed.
+pub const COUNTERS_KEEPING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Allows that wait to be settled, about 150 bytes each: 4,000 a second that wait for a minute. An allow beyond it counts and
+/// cannot be given back.
+pub const RESERVATIONS_MAX: usize = 262_144;
+
 // --- holds ---------------------------------------------------------------------------------------------
 
 /// Holds of one node. A hold takes about 1 KiB with its attempt and its places in the index, so 1 GiB in all.

@@ -31,7 +31,7 @@ use crate::ssf::guard::Guard;
 use crate::ssf::http::Part;
 use crate::ssf::receive::Receivers;
 use crate::ssf::transmit::{Around, Transmitter};
-use crate::state::{Capacity, State};
+use crate::state::{Capacity, Kept, State};
 use crate::supervise::{Deaths, Ended, Supervisor};
 use crate::workers::Shared;
 
@@ -91,6 +91,7 @@ impl Service {
         let audit = open_audit(&config, &clock)?;
         let (ledger, ledger_writer) = Ledger::open(&config.state.dir)?;
         let state = Arc::new(State::restore(capacity(&config)?, ledger).context("the state cannot be read")?);
+        restore_counters(&state, &config.state.dir, &clock);
         let policy = Arc::new(PolicyStore::default());
         let when_stale = config.bundle.when_stale;
         let pipeline = Arc::new(
@@ -174,6 +175,8 @@ impl Service {
         let state = Arc::clone(pipeline.state());
         let written = supervisor.thread("state".to_owned(), move || ledger_writer.run())?;
         supervisor.task("state-keeping", keeping(Arc::clone(&pipeline), shutdown.clone()));
+        supervisor
+            .task("counters", counting(Arc::clone(&pipeline), config.state.dir.clone(), shutdown.clone()));
         let until = shutdown.clone();
         let _keeping = supervisor.thread("bundles".to_owned(), move || keeper.run(&until))?;
         if let crate::config::Source::Remote(text) = &config.bundle.source {
@@ -215,6 +218,7 @@ impl Service {
             transmitter.keep_rest();
         }
         state.snapshot();
+        state.counters().keep(&config.state.dir, true, pipeline.now());
         if let Some(ledger) = state.ledger() {
             ledger.close();
         }
@@ -300,6 +304,7 @@ fn capacity(config: &Config) -> anyhow::Result<Capacity> {
         revocations: config.state.revocations_max,
         tasks: config.state.tasks_max,
         reviews: config.state.reviews_max,
+        counters: config.state.counters_max,
     })
 }
 
@@ -326,6 +331,46 @@ async fn keeping(pipeline: Arc<Pipeline>, shutdown: Shutdown) -> Result<(), std:
             }
             Err(_panicked) => smol_str::SmolStr::default(),
         };
+    }
+    Ok(())
+}
+
+/// Goes on with what was counted before the process ended.
+fn restore_counters(state: &State, dir: &std::path::Path, clock: &Clock) {
+    match state.counters().restore(dir, clock.now()) {
+        Ok(Kept::Nothing) => {}
+        Ok(Kept::Everything(windows)) => tracing::info!(windows, "counters go on from where they stopped"),
+        Ok(Kept::UpTo(windows, lost_ms)) => tracing::warn!(
+            windows,
+            lost_ms,
+            "the process did not end in order: what was counted since the last snapshot is lost, and no counter is warm before \
+             it has counted for a whole window"
+        ),
+        Err(why) => {
+            tracing::error!(%why, "counters begin anew: no counter is warm before it has counted for a whole window")
+        }
+    }
+}
+
+/// Keeps what is counted, and drops what is over.
+async fn counting(
+    pipeline: Arc<Pipeline>,
+    dir: PathBuf,
+    shutdown: Shutdown,
+) -> Result<(), std::convert::Infallible> {
+    while shutdown.phase() == Phase::Running {
+        tokio::select! {
+            () = tokio::time::sleep(limits::COUNTERS_KEEPING_INTERVAL) => {}
+            () = shutdown.draining() => break,
+        }
+        let (state, dir, now) = (Arc::clone(pipeline.state()), dir.clone(), pipeline.now());
+        let step = tokio::task::spawn_blocking(move || {
+            state.counters().sweep(now);
+            state.counters().keep(&dir, false, now);
+        });
+        if step.await.is_err() {
+            tracing::error!("keeping the counters panicked; this is a bug");
+        }
     }
     Ok(())
 }
@@ -370,6 +415,7 @@ fn refresh(pipeline: &Pipeline) {
     metrics.risk_subjects.set(usage.subjects as f64);
     metrics.revocations.set(usage.revocations as f64);
     metrics.reviews.tasks.set(usage.tasks as f64);
+    metrics.counters.show(&pipeline.state().counters().usage());
     metrics.reviews.held.set(usage.reviews as f64);
     metrics.ledger.sessions.set(usage.stored_sessions as f64);
     if let Some(ledger) = usage.ledger {

@@ -13,14 +13,15 @@ use crate::v1::decision_service_client::DecisionServiceClient;
 use crate::v1::end_session_request::Target;
 use crate::v1::review_service_client::ReviewServiceClient;
 use crate::v1::session_service_client::SessionServiceClient;
+use crate::v1::settle_request::Outcome;
 use crate::v1::signal_service_client::SignalServiceClient;
 use crate::v1::task_service_client::TaskServiceClient;
 use crate::v1::{
     Attempt, DecideBatchRequest, DecideRequest, EndSessionRequest, EndSessionResponse, EntityRef,
     GetSessionRequest, HoldOpen, ListSessionsRequest, ListSessionsResponse, OpenSessionRequest,
-    OpenSessionResponse, Record, RecordFilter, ReportSignalsRequest, ReportSignalsResponse, Session, Signal,
-    StatusRequest, StatusResponse, StreamRecordsRequest, StreamRecordsResponse, UpdateSessionRequest,
-    UpdateSessionResponse, Verdict,
+    OpenSessionResponse, Record, RecordFilter, ReportSignalsRequest, ReportSignalsResponse, Reservation,
+    Session, SettleRequest, Signal, StatusRequest, StatusResponse, StreamRecordsRequest,
+    StreamRecordsResponse, UpdateSessionRequest, UpdateSessionResponse, Verdict,
 };
 use crate::{Endpoint, Error};
 
@@ -83,6 +84,18 @@ impl Client {
             return Err(Error::Incomplete("not one verdict for each attempt"));
         }
         Ok(verdicts)
+    }
+
+    /// Says that the action of an allow was done, or not: where a verdict has a `reservation`, it counts as done unless this
+    /// says otherwise in time. Saying the same again changes nothing.
+    ///
+    /// # Errors
+    /// Its time is over, the opposite was said, or the call failed: it counts.
+    pub async fn settle(&mut self, reservation: &Reservation, outcome: Outcome) -> Result<(), Error> {
+        let request = SettleRequest { token: reservation.token.clone(), outcome: outcome.into() };
+        let request = self.timed(request);
+        self.decisions.settle(request).await?;
+        Ok(())
     }
 
     /// Opens a stream of decisions.

@@ -9,6 +9,7 @@ mod annotations;
 mod behavior;
 mod bundle;
 mod constants;
+mod counters;
 mod fact_values;
 mod leases;
 mod reads;
@@ -129,6 +130,7 @@ fn lints(bundle: &Bundle<'_>, warnings: Vec<Fault>) -> Vec<Fault> {
     behavior::find(bundle, &mut found);
     scope::find(bundle, &mut found);
     constants::find(bundle, &mut found);
+    counters::find(bundle, &mut found);
     fact_values::find(bundle, &mut found);
     leases::find(bundle, &mut found);
     reads::find(bundle, &mut found);

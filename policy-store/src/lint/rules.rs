@@ -148,6 +148,10 @@ rules! {
     BASELINE_UNKNOWN_NAME Warning "baseline-unknown-name" "baselines.json or `[behavior]` names an action, a type or a field that the schema does not have, so that part of it means nothing";
     OBSERVE_PERIOD Warning "observe-period" "`[behavior.observe]` is over, or goes on for more than 45 days; told by `cardea bundle check`, which knows the day";
 
+    // Counters.
+    UNUSED_COUNTER Warning "unused-counter" "bundle.toml declares a counter that no policy reads"
+        => "remove it, or read `context.counters.NAME` in the policy that it is for";
+
     // Schema and routes.
     UNUSED_ENTITY_TYPE Warning "unused-entity-type" "no action, other type, policy or route uses an entity type"
         => "remove it from the schema";

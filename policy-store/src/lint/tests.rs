@@ -50,6 +50,19 @@ fn in_policy(text: &str) -> Vec<String> {
     found(&[("policies/z.cedar", text)])
 }
 
+#[test]
+fn a_counter_that_no_policy_reads_is_told() {
+    let settings =
+        format!("{}[counters.mails]\nactions = [\"read\"]\nper = \"session\"\nwindow_s = 60\n", CLEAN[0].1);
+    let schema = CLEAN[1].1.replace("request: {", "counters: { mails: Cardea::Counter }, request: {");
+    let with = |condition: &str| {
+        let policy = format!("{NAMED} forbid {SCOPE} when {{ {condition} }};");
+        found(&[("bundle.toml", &settings), ("schema.cedarschema", &schema), ("policies/z.cedar", &policy)])
+    };
+    assert_eq!(with("context.risk.score > 5"), ["bundle.toml:7 unused-counter"]);
+    assert_eq!(with("context.counters.mails.count > 5"), [""; 0]);
+}
+
 const NAMED: &str = "@id(\"n\") @reason(\"r\")";
 const SCOPE: &str = "(principal is Agent, action == Action::\"read\", resource is Doc)";
 

@@ -145,6 +145,63 @@ fn every_fact_of_the_fragment_is_numbered_and_the_other_way_round() {
     assert_eq!(typed, numbered);
 }
 
+/// A bundle with these counters, this `counters` in the context of `send_mail`, and this condition of a forbid.
+fn counting(settings: &str, counters: &str, condition: &str) -> Result<Snapshot, String> {
+    let schema = format!(
+        "entity A, T; action send_mail, read appliesTo {{ principal: A, resource: T, context: {{ counters: {counters} }} }};"
+    );
+    let settings = format!("name = \"t\"\n{settings}");
+    let policy = format!("forbid(principal, action, resource) when {{ {condition} }};");
+    let files: Files =
+        [("bundle.toml", settings), ("schema.cedarschema", schema), ("policies/a.cedar", policy)]
+            .map(|(name, text)| (PathBuf::from(name), text.into_bytes()))
+            .into();
+    super::files(&files).map(|loaded| loaded.snapshot).map_err(|faults| faults.to_string())
+}
+
+const MAILS: &str = "[counters.mails]\nactions = [\"send_*\"]\nper = \"session\"\nwindow_s = 60\n[counters.all]\nactions = [\"Action::*\"]\nper = \"root\"\nwindow_s = 60\n";
+const TYPES: &str = "{ mails: Cardea::Counter, all: Cardea::Counter }";
+
+#[test]
+fn policies_read_the_counters_that_they_name_and_actions_are_counted_by_those_that_fit() {
+    use crate::fragment::Group;
+    let reads = |condition: &str| {
+        let snapshot = counting(MAILS, TYPES, condition).unwrap();
+        let needs = snapshot.needs(&[0], snapshot.action("", "read").unwrap());
+        (needs.counters().numbers().collect::<Vec<_>>(), needs.reads_whole(Group::Counters))
+    };
+    // By name: `all` is 0, `mails` is 1.
+    assert_eq!(reads("context.counters.mails.count >= 10"), (vec![1], false));
+    assert_eq!(reads("!context.counters.all.warm || context.counters.mails.count > 1"), (vec![0, 1], false));
+    assert_eq!(reads("context.counters.mails has count"), (vec![0, 1], true));
+    assert_eq!(reads("principal == A::\"x\""), (vec![], false));
+    let snapshot = counting(MAILS, TYPES, "context.counters.mails.count >= 10").unwrap();
+    let counted = |action: &str| snapshot.action("", action).unwrap().counted().numbers().collect::<Vec<_>>();
+    assert_eq!((counted("send_mail"), counted("read")), (vec![0, 1], vec![0]));
+    assert_eq!(snapshot.counter(1).unwrap().name, "mails");
+}
+
+#[test]
+fn a_counter_that_means_nothing_keeps_the_bundle_from_serving() {
+    let read = "context.counters.all.count >= 10";
+    for (settings, types, wanted) in [
+        ("", TYPES, "add `[counters.all]` to bundle.toml"),
+        (MAILS, "{ mails: Long, all: Cardea::Counter }", "declare `mails: Cardea::Counter`"),
+        (&MAILS.replace("send_*", "sent_*"), TYPES, "the schema has no such action"),
+        (&MAILS.replace("window_s = 60\n[", "window_s = 0\n["), TYPES, "counter `mails` has a `window_s`"),
+    ] {
+        let faults = counting(settings, types, read).unwrap_err();
+        assert!(faults.contains(wanted), "{settings}: {faults}");
+    }
+    let many: String =
+        (0..33).map(|n| MAILS.replace("mails", &format!("m{n}")).replace("all", &format!("a{n}"))).collect();
+    assert!(
+        counting(&many, "{ m1: Cardea::Counter }", "context.counters.m1.warm")
+            .unwrap_err()
+            .contains("at most 32")
+    );
+}
+
 #[test]
 fn plain_cedar_needs_no_schema() {
     let dir = bundle(&[("p.cedar", "permit(principal == A::\"x\", action, resource);")]);

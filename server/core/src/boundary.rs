@@ -71,7 +71,8 @@ pub(crate) fn lease(question: &Question<'_>, facts: &Facts, now: Now) -> Lease {
     // What is answered elsewhere is not seen here, and another policy may ask what the session did.
     let must_be_seen = reads_any(&[Group::Behavior])
         || (in_session && snapshot.reads_behavior())
-        || facts.grants.iter().any(|grant| grant.once);
+        || facts.grants.iter().any(|grant| grant.once)
+        || !question.counters().is_empty();
     if settings.max_ms == 0 || must_be_seen || matches!(facts.session, SessionFacts::Told(_)) {
         return lease;
     }
@@ -134,6 +135,8 @@ impl<'f> Ahead<'f> {
         if question.needs().compares() {
             self.at(question.snapshot().approvals().observing().ends_ms(&self.attempt.principal));
         }
+        // Others' attempts count, and windows pass.
+        self.polled |= !question.needs().counters().is_empty();
         self.at(question.snapshot().expires_ms());
         self.disqualifications();
         for (hop, candidates) in question.candidates().iter().enumerate() {

@@ -6,7 +6,7 @@
 //! INVARIANT (deny by default): `Allow` is built in exactly one place, the last line of `Answer::settle`.
 
 use cardea_policy_store::engine::{ContextLayout, Record, Scene, Uid, Unevaluable, Value};
-use cardea_policy_store::fragment::{Fact, Group, Needs};
+use cardea_policy_store::fragment::{CounterField, CounterSet, Fact, Group, Needs};
 use cardea_policy_store::index::{Candidates, PolicyIndex};
 use cardea_policy_store::snapshot::{Policy, Snapshot};
 use smallvec::SmallVec;
@@ -53,6 +53,12 @@ impl<'q> Question<'q> {
         self.needs
     }
 
+    /// The counters that the candidates read, and those that the attempt is counted by.
+    #[must_use]
+    pub fn counters(&self) -> CounterSet {
+        self.needs.counters().with(self.attempt.action.counted())
+    }
+
     /// The policies that can matter to each hop, root first.
     #[must_use]
     pub fn candidates(&self) -> &[Candidates] {
@@ -90,6 +96,10 @@ pub fn decide(question: &Question<'_>, facts: &Facts, now: Now) -> Verdict {
     }
     if verdict.consequences.is_some() {
         consequences::keep_what_would_differ(snapshot, &mut verdict);
+    }
+    if !question.counters().is_empty() && verdict.asked {
+        let evidence = snapshot.needs(&verdict.determining, &attempt.action).counters();
+        verdict.counters = facts.counted(question.counters(), evidence, snapshot);
     }
     if verdict.decision == Decision::Allow {
         let lease = boundary::lease(question, facts, now);
@@ -267,6 +277,7 @@ impl Answer {
             lease: Lease::default(),
             deviated: None,
             consequences,
+            counters: Vec::new(),
             candidates: u32::try_from(candidates).unwrap_or(u32::MAX),
             asked: true,
         }
@@ -344,10 +355,16 @@ fn context(question: &Question<'_>, facts: &Facts, reading: &Reading<'_>) -> Rec
     }
     let value = |fact: Fact| Value::from(facts.value(fact, reading));
     let flat = needs.facts().map(|fact| (fact.key(), value(fact)));
+    let counter = |number| Some(facts.counter(question.snapshot.counter(number)?.definition));
+    let counters = needs.counters().numbers().filter_map(|number| Some((number, counter(number)?)));
+    let flat = flat.chain(counters.flat_map(|(number, fact)| {
+        CounterField::ALL.map(|field| (field.key(number), Value::from(fact.value(field))))
+    }));
     let whole = Group::ALL.into_iter().filter(|group| needs.reads_whole(*group)).map(|group| {
         let of_group = match group {
             Group::Request => Value::from(attempt.request.clone()),
             Group::Now => Value::datetime(reading.now.wall_ms),
+            Group::Counters => counters_whole(question, facts).into(),
             Group::Session
             | Group::Risk
             | Group::Behavior
@@ -361,6 +378,17 @@ fn context(question: &Question<'_>, facts: &Facts, reading: &Reading<'_>) -> Rec
         (SmolStr::new_static(group.name()), of_group)
     });
     flat.chain(whole).collect()
+}
+
+/// The counters as the schema nests them.
+fn counters_whole(question: &Question<'_>, facts: &Facts) -> Record {
+    let of = |number| {
+        let counter = question.snapshot.counter(number)?;
+        let fact = facts.counter(counter.definition);
+        let fields = CounterField::ALL.map(|field| (field.name(), Value::from(fact.value(field))));
+        Some((counter.name.clone(), Value::from(fields.into_iter().collect::<Record>())))
+    };
+    question.needs.counters().numbers().filter_map(of).collect()
 }
 
 #[cfg(test)]

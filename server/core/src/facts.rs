@@ -13,6 +13,7 @@ use smol_str::{SmolStr, ToSmolStr};
 
 use crate::attempt::Attempt;
 use crate::comparison::Comparison;
+use crate::counters::CounterFact;
 use crate::grant::Grants;
 use crate::reason::ReasonCode;
 use crate::risk::{Risk, RiskKind};
@@ -38,6 +39,8 @@ pub struct Facts {
     pub monitored: Option<SessionBehavior>,
     /// How unusual the rate of the principal's attempts at the resource is; 0: as ever, or nobody looks for it.
     pub burst_score: f32,
+    /// The counters that somebody reads or that the attempt is counted by; of others nothing is known.
+    pub counters: Vec<CounterFact>,
     /// Version of the state that all this was read from, at least.
     pub state_version: u64,
 }
@@ -337,7 +340,7 @@ impl Facts {
             Group::Risk => self.hops.iter().filter_map(|hop| hop.risk.as_deref()?.newest_ms()).min(),
             Group::Token => attempt.token.as_ref().and_then(|token| token.issued_ms),
             Group::Signals => settings.signals.source.keys().filter_map(|source| self.heard_ms(source)).min(),
-            Group::Actor | Group::Request | Group::Now => None,
+            Group::Actor | Group::Request | Group::Now | Group::Counters => None,
         };
         newest.map(|at| u64::try_from(now.wall_ms.saturating_sub(at)).unwrap_or(0))
     }

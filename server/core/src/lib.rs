@@ -9,6 +9,7 @@ pub mod attempt;
 pub mod boundary;
 pub mod comparison;
 pub mod consequences;
+pub mod counters;
 pub mod decide;
 pub mod delegation;
 pub mod facts;

@@ -9,6 +9,7 @@ use smol_str::SmolStr;
 
 use crate::comparison::Comparison;
 use crate::consequences::Consequences;
+use crate::counters::Counted;
 use crate::reason::{Reason, ReasonCode};
 
 /// The three answers, from open to strict.
@@ -139,6 +140,7 @@ pub struct Verdict {
     pub(crate) lease: Lease,
     pub(crate) deviated: Option<Deviated>,
     pub(crate) consequences: Option<Box<Consequences>>,
+    pub(crate) counters: Vec<Counted>,
     pub(crate) candidates: u32,
     pub(crate) asked: bool,
 }
@@ -161,6 +163,7 @@ impl Verdict {
             lease: Lease::default(),
             deviated: None,
             consequences: None,
+            counters: Vec::new(),
             candidates: 0,
             asked: false,
         }
@@ -248,6 +251,12 @@ impl Verdict {
     #[must_use]
     pub fn consequences(&self) -> Option<&Consequences> {
         self.consequences.as_deref()
+    }
+
+    /// The counters that a candidate read, or that the attempt is counted by.
+    #[must_use]
+    pub fn counters(&self) -> &[Counted] {
+        &self.counters
     }
 
     /// Whether policy was asked; false for what was disqualified before.

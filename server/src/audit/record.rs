@@ -5,6 +5,7 @@
 //! Strings are `SmolStr`, so that a record is made from shared names without copying them.
 //! Never does: masking (that happens before a record is made) and reading the clock (times come with the entry).
 
+mod counter;
 mod deviation;
 mod hold;
 mod observed;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser::Serialize
 use smol_str::SmolStr;
 
 use super::text;
+pub use counter::CounterRecord;
 pub use deviation::DeviationRecord;
 pub use hold::{HoldCause, HoldRecord};
 pub use observed::ObservedRecord;
@@ -151,6 +153,9 @@ pub struct DecisionRecord {
     /// How the attempt deviated from what was approved; only where a policy reads that and there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deviation: Option<Box<DeviationRecord>>,
+    /// How the counters stood that a candidate policy read, or that counted the attempt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counters: Vec<CounterRecord>,
     /// Names of the responses that were carried out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub responses: Vec<SmolStr>,

@@ -6,9 +6,9 @@
 use cardea_proto::v1;
 
 use super::record::{
-    Basis, Body, BundleRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord,
-    HoldCause, HoldRecord, HopVerdict, ObservedRecord, Reason, Record, Replay, ReplayFact, SessionRecord,
-    ShadowAnswer, ShadowRecord, SignalRecord, StreamRecord, Value, WouldHave,
+    Basis, Body, BundleRecord, CounterRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge,
+    GapRecord, HoldCause, HoldRecord, HopVerdict, ObservedRecord, Reason, Record, Replay, ReplayFact,
+    SessionRecord, ShadowAnswer, ShadowRecord, SignalRecord, StreamRecord, Value, WouldHave,
 };
 
 impl From<Record> for v1::Record {
@@ -55,6 +55,7 @@ impl From<DecisionRecord> for v1::DecisionRecord {
             replay: record.replay.map(|replay| (*replay).into()),
             hold: record.hold.map(|hold| (*hold).into()),
             deviation: record.deviation.map(|deviation| Box::new((*deviation).into())),
+            counters: all(record.counters),
             responses: all(record.responses),
             would_have: all(record.would_have),
             observed: record.observed.map(|observed| Box::new((*observed).into())),
@@ -93,6 +94,13 @@ impl From<DeviationRecord> for v1::DeviationRecord {
             baseline: record.baseline.into(),
             observed: record.observed,
         }
+    }
+}
+
+impl From<CounterRecord> for v1::CounterRecord {
+    fn from(record: CounterRecord) -> Self {
+        let CounterRecord { name, count, warm, outcome } = record;
+        Self { name: name.into(), count, warm, outcome: outcome.into() }
     }
 }
 

@@ -354,6 +354,7 @@ impl Keeper {
         };
         // Told before it serves: whoever sees the revision sees who signed it, and until when it serves.
         let before = self.tell_in_force(&kept, &snapshot, now);
+        self.pipeline.state().counters().install(&snapshot, now);
         match self.pipeline.policy().activate(Arc::clone(&snapshot)) {
             Ok(retired) => self.retired.extend(retired),
             Err(lower) => {

@@ -279,6 +279,7 @@ fn state(reader: &mut Reader<'_>, base: &Path, flags: &Overrides, default: &Stat
         revocations_max: maximum("revocations_max", default.revocations_max),
         tasks_max: maximum("tasks_max", default.tasks_max),
         reviews_max: maximum("reviews_max", default.reviews_max),
+        counters_max: maximum("counters_max", default.counters_max),
     }
 }
 

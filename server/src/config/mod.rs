@@ -173,6 +173,8 @@ pub struct State {
     pub tasks_max: usize,
     /// Reviews, with the grants that they give.
     pub reviews_max: usize,
+    /// Subjects of which a counter counts something.
+    pub counters_max: usize,
 }
 
 /// The Envoy door.
@@ -286,6 +288,7 @@ impl Default for Config {
                 revocations_max: 1_000_000,
                 tasks_max: 10_000,
                 reviews_max: 10_000,
+                counters_max: 250_000,
             },
             ext_authz: ExtAuthz { trust_xfcc: false },
             ssf: Ssf::default(),
@@ -364,6 +367,7 @@ impl Config {
             ("state.revocations_max", self.state.revocations_max.to_string()),
             ("state.tasks_max", self.state.tasks_max.to_string()),
             ("state.reviews_max", self.state.reviews_max.to_string()),
+            ("state.counters_max", self.state.counters_max.to_string()),
             ("ext_authz.trust_xfcc", self.ext_authz.trust_xfcc.to_string()),
             ("ssf.listen", self.ssf.listen.map_or_else(|| "none".to_owned(), |at| at.to_string())),
             ("ssf.signals_token_file", paths(&self.ssf.signals_token_file)),

@@ -51,6 +51,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "revocations_max",
             "tasks_max",
             "reviews_max",
+            "counters_max",
         ],
     ),
     ("ext_authz", &["trust_xfcc"]),

@@ -19,6 +19,7 @@ use super::hold::{self, HoldStream, WireHolds};
 use super::wire;
 use crate::limits;
 use crate::pipeline::{Door, Pipeline, Refused, Seen};
+use crate::state::NotSettled;
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -89,6 +90,29 @@ impl DecisionService for NativeDoor {
             Ok(v1::DecideStreamResponse { verdicts })
         });
         Ok(Response::new(answers.boxed()))
+    }
+
+    async fn settle(
+        &self,
+        request: Request<v1::SettleRequest>,
+    ) -> Result<Response<v1::SettleResponse>, Status> {
+        use v1::settle_request::Outcome;
+        let request = request.get_ref();
+        let is_done = match request.outcome() {
+            Outcome::Committed => true,
+            Outcome::Released => false,
+            Outcome::Unspecified => {
+                return Err(Status::invalid_argument(
+                    "`outcome` is missing: say whether the action was done",
+                ));
+            }
+        };
+        let settled = self.pipeline.state().counters().settle(&request.token, is_done, self.pipeline.now());
+        settled.map_err(|fault| match fault {
+            NotSettled::Unknown => Status::not_found(fault.to_string()),
+            NotSettled::Otherwise => Status::failed_precondition(fault.to_string()),
+        })?;
+        Ok(Response::new(v1::SettleResponse {}))
     }
 
     type HoldStream = HoldStream;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use cardea_core::ask::AskDigest;
 use cardea_core::attempt::Token;
+use cardea_core::counters::{self, Counted};
 use cardea_core::named::Named;
 use cardea_core::reason::{Reason, ReasonCode};
 use cardea_core::task::{ResourcePattern, SCOPE_MAX, Task};
-use cardea_core::verdict::{Decision, Evidence, FactValue, Lease};
+use cardea_core::verdict::{Decision, Evidence, FactValue, Lease, Verdict};
 use cardea_policy_store::engine::{Extension, Record, Uid, Value};
 use cardea_policy_store::settings::Requirement;
 use cardea_policy_store::snapshot::Snapshot;
@@ -18,7 +19,7 @@ use smol_str::SmolStr;
 use tonic::Status;
 
 use crate::pipeline::{Judgement, reason_text};
-use crate::state::State;
+use crate::state::{Reservation, State};
 
 /// Longest type name of an entity, in bytes.
 const TYPE_BYTES_MAX: usize = 256;
@@ -354,7 +355,7 @@ pub(super) fn verdict(judgement: &Judgement<'_>, attempt_id: &str) -> v1::Verdic
             })
             .collect(),
         obligations: verdict.obligations().iter().filter_map(obligation).collect(),
-        evidence: verdict.evidence().iter().map(evidence).collect(),
+        evidence: verdict.evidence().iter().map(evidence).chain(counted(verdict, snapshot)).collect(),
         basis: Some(v1::Basis {
             revision: snapshot.map_or(0, |snapshot| snapshot.settings().revision),
             digest: snapshot.map(|snapshot| snapshot.digest().to_string()).unwrap_or_default(),
@@ -374,5 +375,32 @@ pub(super) fn verdict(judgement: &Judgement<'_>, attempt_id: &str) -> v1::Verdic
                 determining_policies: names(&hop.determining),
             })
             .collect(),
+        reservation: judgement.reservation.map(|reservation| reserved(reservation, verdict, snapshot)),
+    }
+}
+
+/// The counters that determining policies read, as evidence.
+fn counted(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<v1::Evidence> {
+    let told = |counted: &Counted| {
+        let counter = snapshot?.counter(counted.number)?;
+        Some(v1::Evidence {
+            fact: format!("counters.{}.count", counter.name),
+            value: Some(fact_value(&FactValue::Long(counted.fact.count))),
+            why: counted.why(counter),
+        })
+    };
+    verdict.counters().iter().filter(|counted| counted.is_evidence).filter_map(told).collect()
+}
+
+fn reserved(reservation: &Reservation, verdict: &Verdict, snapshot: Option<&Snapshot>) -> v1::Reservation {
+    let waits = |counted: &Counted| {
+        let counter = snapshot?.counter(counted.number)?;
+        (counted.outcome(counter, verdict.decision()) == counters::Outcome::Reserved)
+            .then(|| counter.name.to_string())
+    };
+    v1::Reservation {
+        token: reservation.token.clone(),
+        settle_ms: reservation.settle_ms,
+        counters: verdict.counters().iter().filter_map(waits).collect(),
     }
 }

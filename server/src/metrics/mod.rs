@@ -7,6 +7,7 @@
 //! a fixed list. Units are in the names: `_seconds`, `_total`, `_bytes`.
 //! Never does: serving HTTP (`http.rs`), labels with identities.
 
+mod counters;
 mod decisions;
 mod dry_runs;
 mod histogram;
@@ -20,6 +21,7 @@ use cardea_policy_store::snapshot::Snapshot;
 use metrics::{Counter, Gauge, Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+pub use counters::CounterMetrics;
 pub use decisions::{ActionLabel, ActionLabels, Cell, Decisions, Labels};
 pub use dry_runs::DryRuns;
 pub use holds::{Forgets, HoldMetrics, Pushed};
@@ -124,6 +126,8 @@ pub struct Metrics {
     pub reviews: ReviewMetrics,
     /// What holds do.
     pub holds: HoldMetrics,
+    /// What bundles count.
+    pub counters: CounterMetrics,
     /// What the transmitter of signals does.
     pub transmit: TransmitMetrics,
     /// Panics caught; each is a bug.
@@ -225,6 +229,7 @@ impl Metrics {
             shadow: ShadowMetrics::register(),
             reviews: ReviewMetrics::register(),
             holds: HoldMetrics::register(),
+            counters: CounterMetrics::register(),
             transmit: TransmitMetrics::register(),
             panics: counter!("cardea_panics_total"),
             prometheus,
@@ -298,6 +303,7 @@ fn describe() {
     ShadowMetrics::describe();
     ReviewMetrics::describe();
     HoldMetrics::describe();
+    CounterMetrics::describe();
     TransmitMetrics::describe();
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cardea_core::attempt::Attempt;
 use cardea_core::behavior::Deviation;
 use cardea_core::consequences;
+use cardea_core::counters::Counted;
 use cardea_core::facts::{Facts, Reading};
 use cardea_core::observed::Named;
 use cardea_core::reason::{Reason, ReasonCode};
@@ -115,7 +116,7 @@ impl IntoBody for Decided {
             policy_errors: names(&errored),
             step_up: verdict.requirements().iter().filter_map(requirement).collect(),
             obligations: verdict.obligations().iter().filter_map(obligation).collect(),
-            evidence: verdict.evidence().iter().map(evidence).collect(),
+            evidence: verdict.evidence().iter().map(evidence).chain(counted(&verdict, snapshot)).collect(),
             basis: Some(basis(snapshot, state_version, &ages)),
             latency_ns: elapsed_ns,
             hops: hops.collect(),
@@ -130,6 +131,7 @@ impl IntoBody for Decided {
             responses: responses(&verdict, snapshot),
             would_have: would_have(&verdict, snapshot),
             observed,
+            counters: counters(&verdict, snapshot),
         })
     }
 }
@@ -160,6 +162,32 @@ fn basis(snapshot: Option<&Snapshot>, state_version: u64, ages: &Ages) -> record
         state_version,
         ages: ages.iter().map(age).collect(),
     }
+}
+
+fn counters(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<record::CounterRecord> {
+    let told = |counted: &Counted| {
+        let counter = snapshot?.counter(counted.number)?;
+        Some(record::CounterRecord {
+            name: counter.name.clone(),
+            count: counted.fact.count,
+            warm: counted.fact.is_warm,
+            outcome: SmolStr::new_static(counted.outcome(counter, verdict.decision()).name()),
+        })
+    };
+    verdict.counters().iter().filter_map(told).collect()
+}
+
+/// The counters that determining policies read, as evidence.
+fn counted(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<record::Evidence> {
+    let told = |counted: &Counted| {
+        let counter = snapshot?.counter(counted.number)?;
+        Some(record::Evidence {
+            fact: format!("counters.{}.count", counter.name).into(),
+            value: record::Value::Long(counted.fact.count),
+            why: counted.why(counter).into(),
+        })
+    };
+    verdict.counters().iter().filter(|counted| counted.is_evidence).filter_map(told).collect()
 }
 
 fn deviation(deviated: &Deviated) -> Option<Box<record::DeviationRecord>> {

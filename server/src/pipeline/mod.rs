@@ -37,7 +37,7 @@ use crate::holds::Bell;
 use crate::metrics::{ActionLabels, Cell, Labels, Metrics};
 use crate::reviews::{self, Desk, Named};
 use crate::shadow::{Occasion, Sample, Shadow};
-use crate::state::{Known, Learned, State};
+use crate::state::{Counting, Known, Learned, Reservation, State};
 
 pub use entry::{Seen, entity};
 pub(crate) use entry::{reason_text, reason_words, recorded, unrecorded};
@@ -124,6 +124,8 @@ pub struct Judgement<'j> {
     pub risk: Option<u8>,
     /// The reviews that it asks for.
     pub reviews: &'j [(u16, AskDigest)],
+    /// What an allow that counts unless it is given back can be settled with.
+    pub reservation: Option<&'j Reservation>,
 }
 
 type Ages = SmallVec<[(Group, u64); 4]>;
@@ -251,6 +253,7 @@ impl Pipeline {
             ages: &basis.ages,
             risk: basis.risk,
             reviews: &reviews,
+            reservation: basis.reservation.as_ref(),
         });
         if let Some(place) = place {
             let Basis { state_version, ages, facts, .. } = basis;
@@ -300,7 +303,7 @@ impl Pipeline {
 
     /// Records what was learned, and tells what the verdict rests on.
     fn based(&self, question: &Question<'_>, weighed: Weighed, now: Now) -> (Verdict, Basis, Facts) {
-        let Weighed { verdict, facts, learned, used } = weighed;
+        let Weighed { verdict, facts, learned, used, reservation } = weighed;
         for known in &used {
             self.record(reviews::record(known, "used", self.state.version()), now);
         }
@@ -316,7 +319,7 @@ impl Pipeline {
         }
         let basis = Basis::of(question, &facts, now);
         let replay = self.replayable.then(|| (facts.clone(), now));
-        (verdict, Basis { facts: replay, ..basis }, facts)
+        (verdict, Basis { facts: replay, reservation, ..basis }, facts)
     }
 
     /// Hands a decided attempt to the shadow: shared pieces only, and no wait.
@@ -352,6 +355,7 @@ impl Pipeline {
             ages: &[],
             risk: None,
             reviews: &[],
+            reservation: None,
         })
     }
 
@@ -478,18 +482,14 @@ pub(crate) struct Weighed {
     pub(crate) learned: Option<Learned>,
     /// Reviews whose grants the attempt used up.
     pub(crate) used: Vec<Known>,
+    /// What an allow that counts unless it is given back can be settled with.
+    pub(crate) reservation: Option<Reservation>,
 }
 
 /// Gathers, decides and notes one attempt in its session's behaviour: the one path, for callers and for scenarios.
 #[inline]
 pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
-    let (mut facts, learned) = state.gather(question, also, now);
-    facts.burst_score = state.burst_score(question, now);
-    let verdict = decide(question, &facts, now);
-    let mut weighed = Weighed { verdict, facts, learned, used: Vec::new() };
-    if weighed.facts.grants.iter().any(|grant| grant.once) {
-        use_up(state, question, &mut weighed, now);
-    }
+    let mut weighed = weigh_counting(state, question, also, Counting::Made, now);
     if weighed.verdict.consequences().is_some_and(|found| !found.labels.is_empty()) {
         put_labels(state, question, &mut weighed, now);
     }
@@ -537,10 +537,30 @@ fn use_up(state: &State, question: &Question<'_>, weighed: &mut Weighed, now: No
 /// attempt only is for one that is made.
 #[inline]
 fn weigh_unnoted(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
+    weigh_counting(state, question, also, Counting::Again, now)
+}
+
+#[inline]
+fn weigh_counting(
+    state: &State,
+    question: &Question<'_>,
+    also: Needs,
+    counting: Counting,
+    now: Now,
+) -> Weighed {
     let (mut facts, learned) = state.gather(question, also, now);
-    facts.grants.retain(|grant| !grant.once);
+    let taken = state.count(question, also, &mut facts, counting, now);
+    match counting {
+        Counting::Made => facts.burst_score = state.burst_score(question, now),
+        Counting::Again => facts.grants.retain(|grant| !grant.once),
+    }
     let verdict = decide(question, &facts, now);
-    Weighed { verdict, facts, learned, used: Vec::new() }
+    let mut weighed = Weighed { verdict, facts, learned, used: Vec::new(), reservation: None };
+    if weighed.facts.grants.iter().any(|grant| grant.once) {
+        use_up(state, question, &mut weighed, now);
+    }
+    weighed.reservation = state.conclude(taken, weighed.verdict.decision(), now);
+    weighed
 }
 
 /// A verdict on its way out.
@@ -564,6 +584,7 @@ pub(crate) struct Basis {
     risk: Option<u8>,
     /// Kept for the record only where records are replayable.
     facts: Option<(Facts, Now)>,
+    reservation: Option<Reservation>,
 }
 
 impl Basis {

@@ -24,13 +24,13 @@ use super::approved::AttemptApproved;
 use super::attempt::{AttemptTold, TIMES_MAX};
 use super::case::{self, Case, Got};
 use super::coverage::Coverage;
-use super::scenario::{Place, STEPS_MAX, Scenario, Source, Step};
+use super::scenario::{Place, STEPS_MAX, Scenario, SettleTold, Source, Step};
 use super::told::{Ending, SessionTold};
 use super::words::Named;
 use crate::clock::Clock;
 use crate::doors::told;
 use crate::pipeline::{Weighed, weigh};
-use crate::state::{Capacity, Outcome, State, Target, life_ms};
+use crate::state::{Capacity, Outcome, Reservation, State, Target, life_ms};
 
 /// How long a step takes, in milliseconds.
 pub const STEP_MS: u64 = 1;
@@ -47,6 +47,8 @@ pub(super) fn empty_state() -> State {
         revocations: SESSIONS_MAX,
         tasks: SESSIONS_MAX,
         reviews: SESSIONS_MAX,
+        // With room for skew: no scenario must see a full table.
+        counters: SESSIONS_MAX * 16,
     })
 }
 
@@ -122,8 +124,10 @@ pub(super) fn play(
         state: empty_state(),
         clock: Clock::standing_at(scenario.start_ms),
         opened: BTreeSet::new(),
+        reservation: None,
         coverage,
     };
+    player.state.counters().install(snapshot, player.clock.now());
     let mut cases = Vec::new();
     for (place, step) in &scenario.steps {
         match player.step(step, *place) {
@@ -158,6 +162,8 @@ struct Player<'p> {
     clock: Clock,
     /// Ids of the sessions that steps have opened.
     opened: BTreeSet<SmolStr>,
+    /// Of the last allow that waits to be settled.
+    reservation: Option<Reservation>,
     coverage: &'p mut Coverage,
 }
 
@@ -220,6 +226,17 @@ impl Player<'_> {
             }
             Step::Approve(approved) => self.approve(approved).map(|()| None),
             Step::Attempt(attempt) => self.attempt(attempt, place).map(Some),
+            Step::Settle(told) => {
+                let reservation = self.reservation.as_ref().ok_or_else(|| {
+                    undone(
+                        "no allow waits to be settled",
+                        "make an attempt that a counter with `on = \"commit\"` counts",
+                    )
+                })?;
+                let is_done = *told == SettleTold::Committed;
+                let settled = self.state.counters().settle(&reservation.token, is_done, self.clock.now());
+                settled.map(|()| None).map_err(|fault| undone(fault.to_string(), "settle within `reserve_s`"))
+            }
             Step::Attempts(_) => Err(undone("a table was not taken apart; this is a bug", "report it")),
         }
     }
@@ -343,7 +360,9 @@ impl Player<'_> {
         let attempt = told::attempt(&message, self.snapshot);
         let attempt = attempt.map_err(|fault| undone(fault.message, ASK_THE_SCHEMA))?;
         let question = Question::new(self.snapshot, &attempt);
-        let Weighed { verdict, facts, .. } = weigh(&self.state, &question, Needs::default(), now);
+        let Weighed { verdict, facts, reservation, .. } =
+            weigh(&self.state, &question, Needs::default(), now);
+        self.reservation = reservation.or_else(|| self.reservation.take());
         let said = outcomes(&question, &facts, now);
         self.coverage.see(&said);
         let got = Got::of(&verdict, self.snapshot);

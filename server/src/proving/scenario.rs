@@ -89,8 +89,20 @@ pub enum Step {
     Approve(Box<AttemptApproved>),
     /// An attempt, and the verdict that is expected.
     Attempt(Box<AttemptTold>),
+    /// The action of the last allow that waits to be settled was done, or not.
+    Settle(SettleTold),
     /// Several attempts as a table. Not in [`Scenario::steps`].
     Attempts(Table),
+}
+
+/// What became of an allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SettleTold {
+    /// It was done.
+    Committed,
+    /// It was not.
+    Released,
 }
 
 #[derive(Debug, Deserialize)]

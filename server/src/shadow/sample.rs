@@ -2,15 +2,18 @@
 //!
 //! Made on the deciding thread from shared pieces; everything else happens on the thread of the shadow.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cardea_core::attempt::Attempt;
+use cardea_core::counters::CounterFact;
 use cardea_core::decide::{Question, decide};
 use cardea_core::facts::Facts;
 use cardea_core::reason::{Reason, ReasonCode};
 use cardea_core::time::Now;
 use cardea_core::verdict::{Decision, Lease, Policies, Verdict};
+use cardea_policy_store::counters::Counter;
 use cardea_policy_store::settings::Requirement;
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_proto::v1;
@@ -104,9 +107,23 @@ impl Sample {
     /// a door would give it.
     pub(crate) fn judge(&self, candidate: &Snapshot) -> Verdict {
         match self.attempt.for_snapshot(candidate) {
-            Ok(attempt) => decide(&Question::new(candidate, &attempt), &self.facts, self.occasion.now),
+            Ok(attempt) => {
+                let facts = self.facts_for(candidate);
+                decide(&Question::new(candidate, &attempt), &facts, self.occasion.now)
+            }
             Err(refused) => Verdict::deny_because(refused.code, refused.message),
         }
+    }
+
+    /// A counter that the bundle in force does not have would begin with the candidate.
+    fn facts_for(&self, candidate: &Snapshot) -> Cow<'_, Facts> {
+        let is_known =
+            |counter: &&Counter| self.facts.counters.iter().any(|fact| fact.definition == counter.definition);
+        let mut facts = Cow::Borrowed(&self.facts);
+        for counter in candidate.counters().iter().filter(|counter| !is_known(counter)) {
+            facts.to_mut().counters.push(CounterFact::beginning(counter, self.occasion.now.wall_ms));
+        }
+        facts
     }
 
     /// How the candidate's answer differs; `None` if an enforcement point could not tell the two apart.

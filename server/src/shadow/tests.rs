@@ -110,6 +110,7 @@ impl Node {
             revocations: 100,
             tasks: 10,
             reviews: 10,
+            counters: 1000,
         };
         let state = Arc::new(State::new(capacity));
         Self {

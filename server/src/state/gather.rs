@@ -13,6 +13,7 @@ use cardea_core::grant::Grants;
 use cardea_core::session::{Session, Status};
 use cardea_core::subject::Subject;
 use cardea_core::time::Now;
+use cardea_policy_store::counters::Per;
 use cardea_policy_store::fragment::{Fact, Group, Needs};
 use cardea_policy_store::settings::Settings;
 use smallvec::SmallVec;
@@ -58,7 +59,7 @@ impl State {
             .collect();
         let (session, learned) = self.session_facts(attempt, &subjects, question.snapshot().settings(), now);
         let needs = question.needs().with(also);
-        let task = if needs.reads_any(Group::Task) || needs.compares() {
+        let task = if needs.reads_any(Group::Task) || needs.compares() || counts_tasks(question) {
             self.task_facts(attempt, session.session())
         } else {
             TaskFacts::OfSession
@@ -67,7 +68,12 @@ impl State {
             if needs.reads(Fact::SessionGrants) { self.grants_for(attempt) } else { Grants::default() };
         let heard = if needs.reads_any(Group::Signals) { self.heard.list() } else { Vec::new() };
         let monitored = if needs.compares() { self.monitored(attempt) } else { None };
-        (Facts { session, hops, heard, task, grants, monitored, burst_score: 0.0, state_version }, learned)
+        let counters = Vec::new();
+        let burst_score = 0.0;
+        (
+            Facts { session, hops, heard, task, grants, monitored, burst_score, counters, state_version },
+            learned,
+        )
     }
 
     /// Counts an attempt that is made now, and says how unusual the rate is of which it is a part.
@@ -221,6 +227,15 @@ impl State {
             },
         }
     }
+}
+
+/// Whether a counter of the attempt counts for its task.
+fn counts_tasks(question: &Question<'_>) -> bool {
+    let counters = question.counters();
+    let snapshot = question.snapshot();
+    // Nothing to look at for most bundles.
+    !counters.is_empty()
+        && counters.numbers().any(|number| snapshot.counter(number).is_some_and(|of| of.per == Per::Task))
 }
 
 /// The session, over by then at the latest: its own end may have been moved since it was opened, or that of one above it.

@@ -13,6 +13,7 @@
 //! Never does: waiting for the disk on the way of a decision, other than to read a session that is not in memory.
 
 mod bursts;
+mod counters;
 mod feed;
 mod gather;
 mod grants;
@@ -36,13 +37,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cardea_core::behavior::SessionBehavior;
-use cardea_core::facts::{Behavior, is_silent};
+use cardea_core::decide::Question;
+use cardea_core::facts::{Behavior, Facts, is_silent};
 use cardea_core::posture::Posture;
 use cardea_core::session::Session;
 use cardea_core::subject::Subject;
 use cardea_core::task::life::Life;
 use cardea_core::time::Now;
+use cardea_core::verdict::Decision;
 use cardea_policy_store::engine::Uid;
+use cardea_policy_store::fragment::Needs;
 use cardea_policy_store::settings::Settings;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -50,6 +54,7 @@ use parking_lot::Mutex;
 use smol_str::SmolStr;
 
 use bursts::Bursts;
+pub use counters::{Counters, CountersUsage, Counting, Kept, NotSettled, Reservation, Taken, Unreadable};
 pub use feed::{Feed, Follower, KeptBack, Key, Touched};
 pub use gather::{Learned, SKEW_MAX_MS, life_ms};
 use heard::Heard;
@@ -78,6 +83,8 @@ pub struct Capacity {
     pub tasks: usize,
     /// Reviews, with the grants that they give.
     pub reviews: usize,
+    /// Subjects of which a counter counts something.
+    pub counters: usize,
 }
 
 /// See the module.
@@ -112,6 +119,7 @@ pub struct State {
     /// How many of these were made good since.
     caught_up: AtomicU64,
     feed: Feed,
+    counters: Counters,
 }
 
 /// A session and what it did.
@@ -225,6 +233,7 @@ impl State {
             refused: AtomicU64::new(0),
             caught_up: AtomicU64::new(0),
             feed: Feed::default(),
+            counters: Counters::new(capacity.counters),
         }
     }
 
@@ -273,6 +282,33 @@ impl State {
     #[must_use]
     pub fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Tells the facts how the counters stand that the question or `also` reads, and takes the attempt's places in those that
+    /// it is counted by. A bundle without counters pays this one branch.
+    pub fn count(
+        &self,
+        question: &Question<'_>,
+        also: Needs,
+        facts: &mut Facts,
+        counting: Counting,
+        now: Now,
+    ) -> Taken {
+        if question.snapshot().counters().is_empty() {
+            return Taken::default();
+        }
+        self.counters.count(question, also, facts, counting, now)
+    }
+
+    /// The attempt came to this: the places that do not count are given back.
+    pub fn conclude(&self, taken: Taken, decision: Decision, now: Now) -> Option<Reservation> {
+        if taken.is_empty() { None } else { self.counters.conclude(taken, decision, now) }
     }
 
     /// How full everything is.

@@ -58,6 +58,7 @@ fn roomy() -> State {
         revocations: 1000,
         tasks: 10,
         reviews: 10,
+        counters: 1000,
     })
 }
 
@@ -214,6 +215,7 @@ fn a_full_table_refuses_new_knowledge_and_keeps_the_old() {
             revocations: 1,
             tasks: 10,
             reviews: 10,
+            counters: 1000,
         }),
         snapshot(),
     );
@@ -238,6 +240,7 @@ fn with_no_room_to_remember_revocations_unknown_sessions_are_denied() {
             revocations: 1,
             tasks: 10,
             reviews: 10,
+            counters: 1000,
         }),
         snapshot(),
     );

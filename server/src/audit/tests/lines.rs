@@ -8,9 +8,9 @@ use smol_str::SmolStr;
 
 use super::*;
 use crate::audit::record::{
-    Basis, BundleRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord, HoldCause,
-    HoldRecord, HopVerdict, LINE_BYTES_MAX, ObservedRecord, Reason, Replay, ReplayFact, ReviewRecord,
-    ShadowAnswer, ShadowRecord, SignalRecord, TaskRecord, VALUE_DEPTH_MAX, Value, WouldHave,
+    Basis, BundleRecord, CounterRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge,
+    GapRecord, HoldCause, HoldRecord, HopVerdict, LINE_BYTES_MAX, ObservedRecord, Reason, Replay, ReplayFact,
+    ReviewRecord, ShadowAnswer, ShadowRecord, SignalRecord, TaskRecord, VALUE_DEPTH_MAX, Value, WouldHave,
 };
 
 fn text() -> impl Strategy<Value = SmolStr> + Clone {
@@ -90,14 +90,21 @@ prop_compose! {
         (severity, replay, hold) in (text(), option::of(replay()), option::of(hold())),
         (deviation, observed) in (option::of(deviation()), option::of(observed())),
         (responses, would_have) in (vec(text(), 0..3), vec(would(), 0..3)),
+        counters in vec(counter(), 0..3),
         (evidence, basis) in (vec(evidence(), 0..3), option::of(basis())),
         (decision, latency_ns) in (answer(), any::<u64>()),
     ) -> DecisionRecord {
         DecisionRecord {
             decision_id, attempt_id, door, session_id, principal, action, resource, determining_policies,
             policy_errors, step_up, obligations, delegation, reasons, hops, evidence, basis, decision, latency_ns,
-            severity, replay, hold, deviation, observed, responses, would_have,
+            severity, replay, hold, deviation, observed, responses, would_have, counters,
         }
+    }
+}
+
+prop_compose! {
+    fn counter()((name, count, warm, outcome) in (text(), any::<i64>(), any::<bool>(), text())) -> CounterRecord {
+        CounterRecord { name, count, warm, outcome }
     }
 }
 
@@ -265,6 +272,7 @@ fn example() -> Record {
             responses: Vec::new(),
             would_have: Vec::new(),
             observed: None,
+            counters: vec![],
         }),
     }
 }

@@ -166,6 +166,7 @@ fn decision(answer: v1::Decision, principal: &str, action: &str, door: &str) -> 
         responses: Vec::new(),
         would_have: Vec::new(),
         observed: None,
+        counters: vec![],
     })
 }
 

@@ -92,6 +92,7 @@ impl Node {
             subjects: 100_000,
             tasks: 100,
             reviews: 100,
+            counters: 1000,
             revocations: 100_000,
         }));
         let policy = Arc::new(PolicyStore::default());

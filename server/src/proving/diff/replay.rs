@@ -9,10 +9,12 @@ use std::collections::BTreeSet;
 use std::io::{self, BufRead, Read as _};
 
 use cardea_core::attempt::{Attempt, Parts};
+use cardea_core::counters::CounterFact;
 use cardea_core::decide::{Question, decide};
 use cardea_core::facts::{Facts, SessionFacts, Told};
 use cardea_core::time::Now;
 use cardea_core::verdict::FactValue;
+use cardea_policy_store::counters::Counter;
 use cardea_policy_store::engine::{Record as Fields, Uid, Value};
 use cardea_policy_store::fragment::{Fact, Group};
 use cardea_policy_store::snapshot::Snapshot;
@@ -178,13 +180,33 @@ impl<'r> Recorded<'r> {
         };
         let question = Question::new(snapshot, &attempt);
         let session = SessionFacts::Told(std::sync::Arc::new(self.told.clone()));
-        let facts = Facts { session, ..Facts::default() };
+        let counters = self.counters(snapshot);
+        let uncounted = question.needs().counters().numbers().any(|number| {
+            let counter = snapshot.counter(number);
+            !counter.is_some_and(|of| self.record.counters.iter().any(|known| known.name == of.name))
+        });
+        let facts = Facts { session, counters, ..Facts::default() };
         let verdict = decide(&question, &facts, self.now);
         let needs = question.needs();
         let computed = |fact: &Fact| fact.group() == Group::Actor;
         let unknown = needs.facts().any(|fact| !self.known.contains(&fact) && !computed(&fact))
+            || uncounted
             || (needs.reads_any(Group::Request) && self.record.replay.is_none());
         (Answer::of(Got::of(&verdict, snapshot)), unknown)
+    }
+
+    /// How the counters stood, by the names that the bundle has for them.
+    fn counters(&self, snapshot: &Snapshot) -> Vec<CounterFact> {
+        let recorded = |counter: &Counter| {
+            let known = self.record.counters.iter().find(|known| known.name == counter.name);
+            let beginning = CounterFact::beginning(counter, self.now.wall_ms);
+            known.map_or(beginning, |known| CounterFact {
+                count: known.count,
+                is_warm: known.warm,
+                ..beginning
+            })
+        };
+        snapshot.counters().iter().map(recorded).collect()
     }
 
     /// Whether an answer is the one that was recorded, settled by the same policies.

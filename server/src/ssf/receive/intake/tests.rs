@@ -133,6 +133,7 @@ fn pipeline_on(
         revocations: 100,
         tasks: 100,
         reviews: 100,
+        counters: 1000,
     };
     let state = Arc::new(State::restore(capacity, ledger).unwrap());
     let metrics = Arc::new(Metrics::new(pipeline::labels(1)));
