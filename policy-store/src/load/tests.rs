@@ -488,7 +488,7 @@ fn baselines_that_cannot_be_read_are_refused_with_place_and_remedy() {
         ("", &BASELINES.replace("/1\"", "/9\""), "this version reads `cardea-baselines/1`; learn it again"),
         ("", &BASELINES.replace("Agent::\\\"a\\\"", "a"), "identity `a` is no entity"),
         ("[behavior]\nrulez = 1", BASELINES, "bundle.toml:3:1: unknown field `rulez`"),
-        ("[behavior.rules]\nburst_score = 9.0", BASELINES, "leave out `burst_score`"),
+        ("[behavior.burst]\ntick_s = 0", BASELINES, "at least one second long"),
         ("[behavior.targets]\nread = []", BASELINES, "has no fields"),
     ] {
         let found = with(settings, baselines);

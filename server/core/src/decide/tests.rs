@@ -410,7 +410,7 @@ fn every_fact_reaches_policy_with_its_value_or_its_conservative_default() {
         && !context.behavior.baseline && !context.behavior.mature && context.behavior.new_action
         && context.behavior.new_target && !context.behavior.new_reference && context.behavior.new_transition
         && context.behavior.unexpected && !context.behavior.second_network && !context.behavior.out_of_scope
-        && context.behavior.fresh_token && context.behavior.assessment == \"workflow_change\"
+        && context.behavior.fresh_token && !context.behavior.burst && context.behavior.assessment == \"workflow_change\"
         && context.behavior.confidence == 55 && context.behavior.deviations == 0 && context.behavior.risk == 0
         && context.task.known && context.task.id == \"t1\" && context.task.purpose == \"sync\"
         && context.task.active && context.task.in_scope && context.task.remaining_s == 9
@@ -442,7 +442,7 @@ fn every_fact_reaches_policy_with_its_value_or_its_conservative_default() {
          && !context.behavior.baseline && !context.behavior.mature && context.behavior.new_action
         && context.behavior.new_target && !context.behavior.new_reference && context.behavior.new_transition
         && context.behavior.unexpected && !context.behavior.second_network && !context.behavior.out_of_scope
-        && !context.behavior.fresh_token && context.behavior.assessment == \"workflow_change\"
+        && !context.behavior.fresh_token && !context.behavior.burst && context.behavior.assessment == \"workflow_change\"
         && context.behavior.confidence == 55 && context.behavior.deviations == 0 && context.behavior.risk == 0
          && !context.task.known && context.task.id == \"\" && context.task.purpose == \"\"
          && !context.task.active && !context.task.in_scope && context.task.remaining_s == 0
