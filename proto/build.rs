@@ -10,9 +10,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?).join("cardea_descriptor.bin");
     fs::write(out, descriptors.encode_to_vec())?;
-    // Few decisions have one, and it would be a third of each.
-    let boxed = ".cardea.v1.DecisionRecord.deviation";
-    tonic_prost_build::configure().btree_map(".").boxed(boxed).compile_fds(descriptors)?;
+    // Few decisions have them, and they would be a third of each.
+    let boxed = [".cardea.v1.DecisionRecord.deviation", ".cardea.v1.DecisionRecord.replay"];
+    let builder = tonic_prost_build::configure().btree_map(".");
+    boxed.into_iter().fold(builder, tonic_prost_build::Builder::boxed).compile_fds(descriptors)?;
     println!("cargo:rerun-if-changed=cardea");
     Ok(())
 }

@@ -135,7 +135,8 @@ impl CounterSettings {
             ));
         }
         if self.actions.is_empty() {
-            faults.push("counts nothing: give it `actions`, by id, as `Type::\"id\"`, or with `*`".to_owned());
+            faults
+                .push("counts nothing: give it `actions`, by id, as `Type::\"id\"`, or with `*`".to_owned());
         }
         if self.actions.len() > PATTERNS_MAX {
             faults.push(format!("has more than {PATTERNS_MAX} `actions`: use `*`, or name them alike"));
@@ -169,9 +170,8 @@ impl CounterSettings {
     /// The patterns that fit none of these actions.
     pub(crate) fn idle_patterns<'s>(&'s self, actions: &[&Uid]) -> Vec<&'s SmolStr> {
         let named: Vec<(&str, String)> = actions.iter().map(|uid| (uid.id(), uid.to_string())).collect();
-        let is_idle = |pattern: &&SmolStr| {
-            !named.iter().any(|(id, whole)| fits(pattern, id) || fits(pattern, whole))
-        };
+        let is_idle =
+            |pattern: &&SmolStr| !named.iter().any(|(id, whole)| fits(pattern, id) || fits(pattern, whole));
         self.actions.iter().filter(is_idle).collect()
     }
 
@@ -251,7 +251,8 @@ mod tests {
         ] {
             assert_ne!(own, other);
         }
-        let commit = |reserve_s: u64| of("emails", &format!("{EMAILS}on = \"commit\"\nreserve_s = {reserve_s}"));
+        let commit =
+            |reserve_s: u64| of("emails", &format!("{EMAILS}on = \"commit\"\nreserve_s = {reserve_s}"));
         assert_eq!(commit(5), commit(6));
         let several = |actions: &str| of("e", &EMAILS.replace("\"send_*\"", actions));
         assert_eq!(several("\"a\", \"b\""), several("\"b\", \"a\""), "order says nothing");

@@ -520,9 +520,9 @@ impl Condition {
     pub fn of(policy: &cedar_policy::Policy, layout: ContextLayout, counters: &[&str]) -> Self {
         let core: &ast::Policy = policy.as_ref();
         let mut needs = Needs::default();
-        let expression = core
-            .non_scope_constraints()
-            .map(|expression| Arc::new(Rewrite { layout, counters, needs: &mut needs }.expression(expression)));
+        let expression = core.non_scope_constraints().map(|expression| {
+            Arc::new(Rewrite { layout, counters, needs: &mut needs }.expression(expression))
+        });
         Self { expression, needs, times: None }
     }
 

@@ -339,7 +339,10 @@ impl Settings {
         faults.extend(self.lease.faults());
         faults.extend(self.behavior.faults());
         if self.counters.len() > COUNTERS_MAX {
-            faults.push(("counters", format!("at most {COUNTERS_MAX} counters: count what policies decide by")));
+            faults.push((
+                "counters",
+                format!("at most {COUNTERS_MAX} counters: count what policies decide by"),
+            ));
         }
         for (name, counter) in &self.counters {
             let told = counter.faults(name).into_iter();

@@ -171,6 +171,7 @@ fn pipeline(dir: &Path) -> Pipeline {
         revocations: 1_000,
         tasks: 10,
         reviews: 10,
+        counters: 10,
     });
     let metrics = Arc::new(Metrics::new(pipeline::labels(1)));
     let pipeline =

@@ -115,6 +115,7 @@ fn capacity(size: &Sessions) -> Capacity {
         revocations: large,
         tasks: 1,
         reviews: 1,
+        counters: 1,
     }
 }
 

@@ -12,17 +12,16 @@ use crate::v1::audit_service_client::AuditServiceClient;
 use crate::v1::decision_service_client::DecisionServiceClient;
 use crate::v1::end_session_request::Target;
 use crate::v1::review_service_client::ReviewServiceClient;
-use crate::v1::settle_request::Outcome;
 use crate::v1::session_service_client::SessionServiceClient;
+use crate::v1::settle_request::Outcome;
 use crate::v1::signal_service_client::SignalServiceClient;
 use crate::v1::task_service_client::TaskServiceClient;
 use crate::v1::{
     Attempt, DecideBatchRequest, DecideRequest, EndSessionRequest, EndSessionResponse, EntityRef,
     GetSessionRequest, HoldOpen, ListSessionsRequest, ListSessionsResponse, OpenSessionRequest,
     OpenSessionResponse, Record, RecordFilter, ReportSignalsRequest, ReportSignalsResponse, Reservation,
-    Session, SettleRequest, Signal,
-    StatusRequest, StatusResponse, StreamRecordsRequest, StreamRecordsResponse, UpdateSessionRequest,
-    UpdateSessionResponse, Verdict,
+    Session, SettleRequest, Signal, StatusRequest, StatusResponse, StreamRecordsRequest,
+    StreamRecordsResponse, UpdateSessionRequest, UpdateSessionResponse, Verdict,
 };
 use crate::{Endpoint, Error};
 

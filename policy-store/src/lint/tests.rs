@@ -52,7 +52,8 @@ fn in_policy(text: &str) -> Vec<String> {
 
 #[test]
 fn a_counter_that_no_policy_reads_is_told() {
-    let settings = format!("{}[counters.mails]\nactions = [\"read\"]\nper = \"session\"\nwindow_s = 60\n", CLEAN[0].1);
+    let settings =
+        format!("{}[counters.mails]\nactions = [\"read\"]\nper = \"session\"\nwindow_s = 60\n", CLEAN[0].1);
     let schema = CLEAN[1].1.replace("request: {", "counters: { mails: Cardea::Counter }, request: {");
     let with = |condition: &str| {
         let policy = format!("{NAMED} forbid {SCOPE} when {{ {condition} }};");

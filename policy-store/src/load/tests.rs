@@ -159,8 +159,7 @@ fn counting(settings: &str, counters: &str, condition: &str) -> Result<Snapshot,
     super::files(&files).map(|loaded| loaded.snapshot).map_err(|faults| faults.to_string())
 }
 
-const MAILS: &str =
-    "[counters.mails]\nactions = [\"send_*\"]\nper = \"session\"\nwindow_s = 60\n[counters.all]\nactions = [\"Action::*\"]\nper = \"root\"\nwindow_s = 60\n";
+const MAILS: &str = "[counters.mails]\nactions = [\"send_*\"]\nper = \"session\"\nwindow_s = 60\n[counters.all]\nactions = [\"Action::*\"]\nper = \"root\"\nwindow_s = 60\n";
 const TYPES: &str = "{ mails: Cardea::Counter, all: Cardea::Counter }";
 
 #[test]
@@ -194,8 +193,13 @@ fn a_counter_that_means_nothing_keeps_the_bundle_from_serving() {
         let faults = counting(settings, types, read).unwrap_err();
         assert!(faults.contains(wanted), "{settings}: {faults}");
     }
-    let many: String = (0..33).map(|n| MAILS.replace("mails", &format!("m{n}")).replace("all", &format!("a{n}"))).collect();
-    assert!(counting(&many, "{ m1: Cardea::Counter }", "context.counters.m1.warm").unwrap_err().contains("at most 32"));
+    let many: String =
+        (0..33).map(|n| MAILS.replace("mails", &format!("m{n}")).replace("all", &format!("a{n}"))).collect();
+    assert!(
+        counting(&many, "{ m1: Cardea::Counter }", "context.counters.m1.warm")
+            .unwrap_err()
+            .contains("at most 32")
+    );
 }
 
 #[test]

@@ -102,7 +102,9 @@ impl DecisionService for NativeDoor {
             Outcome::Committed => true,
             Outcome::Released => false,
             Outcome::Unspecified => {
-                return Err(Status::invalid_argument("`outcome` is missing: say whether the action was done"));
+                return Err(Status::invalid_argument(
+                    "`outcome` is missing: say whether the action was done",
+                ));
             }
         };
         let settled = self.pipeline.state().counters().settle(&request.token, is_done, self.pipeline.now());

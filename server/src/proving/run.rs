@@ -228,7 +228,10 @@ impl Player<'_> {
             Step::Attempt(attempt) => self.attempt(attempt, place).map(Some),
             Step::Settle(told) => {
                 let reservation = self.reservation.as_ref().ok_or_else(|| {
-                    undone("no allow waits to be settled", "make an attempt that a counter with `on = \"commit\"` counts")
+                    undone(
+                        "no allow waits to be settled",
+                        "make an attempt that a counter with `on = \"commit\"` counts",
+                    )
                 })?;
                 let is_done = *told == SettleTold::Committed;
                 let settled = self.state.counters().settle(&reservation.token, is_done, self.clock.now());

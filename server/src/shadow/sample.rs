@@ -117,9 +117,8 @@ impl Sample {
 
     /// A counter that the bundle in force does not have would begin with the candidate.
     fn facts_for(&self, candidate: &Snapshot) -> Cow<'_, Facts> {
-        let is_known = |counter: &&Counter| {
-            self.facts.counters.iter().any(|fact| fact.definition == counter.definition)
-        };
+        let is_known =
+            |counter: &&Counter| self.facts.counters.iter().any(|fact| fact.definition == counter.definition);
         let mut facts = Cow::Borrowed(&self.facts);
         for counter in candidate.counters().iter().filter(|counter| !is_known(counter)) {
             facts.to_mut().counters.push(CounterFact::beginning(counter, self.occasion.now.wall_ms));

@@ -62,7 +62,9 @@ fn a_reading_of_the_clock_that_is_older_changes_nothing() {
 #[derive(Clone, Debug)]
 enum Happening {
     Passes(u64),
-    Takes { reserve_ms: u64 },
+    Takes {
+        reserve_ms: u64,
+    },
     /// The oldest reservation that is open.
     Settles,
     GivesBack,
@@ -83,9 +85,8 @@ fn happening(window_ms: u64) -> impl Strategy<Value = Happening> {
 }
 
 fn happenings() -> impl Strategy<Value = (u64, Vec<Happening>)> {
-    (1_u64..100_000).prop_flat_map(|window_ms| {
-        (Just(window_ms), prop::collection::vec(happening(window_ms), 1..80))
-    })
+    (1_u64..100_000)
+        .prop_flat_map(|window_ms| (Just(window_ms), prop::collection::vec(happening(window_ms), 1..80)))
 }
 
 proptest! {
@@ -170,7 +171,8 @@ fn snapshot(condition: &str) -> Snapshot {
 }
 
 fn attempt(snapshot: &Snapshot, action: &str) -> Attempt {
-    let parts = Parts { principal: ("A", "a"), action: ("", action), resource: ("T", "t"), ..Parts::default() };
+    let parts =
+        Parts { principal: ("A", "a"), action: ("", action), resource: ("T", "t"), ..Parts::default() };
     Attempt::new(snapshot, parts).unwrap()
 }
 
@@ -206,7 +208,10 @@ fn what_nobody_counted_is_as_much_as_can_be() {
     let verdict = decide(&Question::new(&snapshot, &attempt), &Facts::default(), NOW);
     assert_eq!(verdict.decision(), Decision::Deny);
     let counted = verdict.counters()[0];
-    assert_eq!(counted.why(&snapshot.counters()[0]), "there is no session to count for, or no place to count it");
+    assert_eq!(
+        counted.why(&snapshot.counters()[0]),
+        "there is no session to count for, or no place to count it"
+    );
 }
 
 #[test]
@@ -217,7 +222,12 @@ fn a_verdict_says_what_was_counted_and_since_when() {
         let verdict = decide(&Question::new(&snapshot, &attempt), &facts(&snapshot, count, is_warm), NOW);
         let counter = &snapshot.counters()[0];
         let told = verdict.counters()[0];
-        (told.is_evidence, told.outcome(counter, verdict.decision()), told.why(counter), verdict.counters().len())
+        (
+            told.is_evidence,
+            told.outcome(counter, verdict.decision()),
+            told.why(counter),
+            verdict.counters().len(),
+        )
     };
     let warm = "12 in 3600 s per session, warm since 1970-01-12T13:46:40Z".to_owned();
     assert_eq!(of(12, true), (true, Outcome::Released, warm, 2));

@@ -8,9 +8,9 @@ use smol_str::SmolStr;
 
 use super::*;
 use crate::audit::record::{
-    Basis, BundleRecord, CounterRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge, GapRecord, HoldCause,
-    HoldRecord, HopVerdict, LINE_BYTES_MAX, Reason, Replay, ReplayFact, ReviewRecord, ShadowAnswer,
-    ShadowRecord, SignalRecord, TaskRecord, VALUE_DEPTH_MAX, Value,
+    Basis, BundleRecord, CounterRecord, DecisionRecord, DeviationRecord, Entity, Evidence, FactAge,
+    GapRecord, HoldCause, HoldRecord, HopVerdict, LINE_BYTES_MAX, Reason, Replay, ReplayFact, ReviewRecord,
+    ShadowAnswer, ShadowRecord, SignalRecord, TaskRecord, VALUE_DEPTH_MAX, Value,
 };
 
 fn text() -> impl Strategy<Value = SmolStr> + Clone {

@@ -200,7 +200,11 @@ impl<'r> Recorded<'r> {
         let recorded = |counter: &Counter| {
             let known = self.record.counters.iter().find(|known| known.name == counter.name);
             let beginning = CounterFact::beginning(counter, self.now.wall_ms);
-            known.map_or(beginning, |known| CounterFact { count: known.count, is_warm: known.warm, ..beginning })
+            known.map_or(beginning, |known| CounterFact {
+                count: known.count,
+                is_warm: known.warm,
+                ..beginning
+            })
         };
         snapshot.counters().iter().map(recorded).collect()
     }

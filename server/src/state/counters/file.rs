@@ -128,7 +128,8 @@ impl Counters {
     /// Nothing was counted up to now, as far as anybody knows.
     fn begin_anew(&self, now: Now) {
         let at_ms = self.at_ms(now);
-        let cold = self.running.load().iter().map(|running| Running { since_ms: at_ms, ..*running }).collect();
+        let cold =
+            self.running.load().iter().map(|running| Running { since_ms: at_ms, ..*running }).collect();
         self.running.store(std::sync::Arc::new(cold));
     }
 

@@ -38,8 +38,8 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 pub use file::{Kept, Unreadable};
-pub use reservations::{NotSettled, Reservation};
 use reservations::Reservations;
+pub use reservations::{NotSettled, Reservation};
 use table::{Key, Subject, Table};
 
 use crate::limits;

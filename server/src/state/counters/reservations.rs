@@ -35,7 +35,9 @@ impl std::fmt::Debug for Reservation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSettled {
     /// Never given out here, or its time is over, or the process began anew since.
-    #[error("nothing waits under this token: its time is over and it counts, or it was never given out by this node")]
+    #[error(
+        "nothing waits under this token: its time is over and it counts, or it was never given out by this node"
+    )]
     Unknown,
     /// It was settled the other way.
     #[error("it was settled the other way already")]

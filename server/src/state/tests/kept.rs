@@ -344,8 +344,15 @@ fn sessions_that_are_long_over_are_dropped_from_disk_and_no_others() {
 fn as_many_sessions_are_kept_as_may_be() {
     let (dir, snapshot) = (tempfile::tempdir().unwrap(), snapshot());
     let (ledger, _writer) = Ledger::open(dir.path()).unwrap();
-    let capacity =
-        Capacity { sessions: 10, stored_sessions: 2, subjects: 10, revocations: 10, tasks: 10, reviews: 10, counters: 1 };
+    let capacity = Capacity {
+        sessions: 10,
+        stored_sessions: 2,
+        subjects: 10,
+        revocations: 10,
+        tasks: 10,
+        reviews: 10,
+        counters: 1,
+    };
     let state = State::restore(capacity, ledger).unwrap();
     open(&state, &snapshot, "one", at(0));
     open(&state, &snapshot, "two", at(0));

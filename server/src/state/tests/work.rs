@@ -136,8 +136,15 @@ fn only_a_reviewer_of_the_bundle_in_force_decides() {
 
 #[test]
 fn a_full_table_takes_no_more_and_makes_room_for_what_is_over() {
-    let capacity =
-        Capacity { sessions: 1, stored_sessions: 1, subjects: 1, revocations: 1, tasks: 2, reviews: 3, counters: 1 };
+    let capacity = Capacity {
+        sessions: 1,
+        stored_sessions: 1,
+        subjects: 1,
+        revocations: 1,
+        tasks: 2,
+        reviews: 3,
+        counters: 1,
+    };
     let (state, snapshot) = (State::new(capacity), snapshot());
     let asks: Vec<Ask> = ["a", "b", "c", "d"].into_iter().map(|name| asked(&snapshot, name, "s").1).collect();
     for ask in &asks[..3] {
@@ -170,8 +177,15 @@ fn a_full_table_takes_no_more_and_makes_room_for_what_is_over() {
 
 #[test]
 fn one_principal_cannot_crowd_out_the_others() {
-    let mut capacity =
-        Capacity { sessions: 1, stored_sessions: 1, subjects: 1, revocations: 1, tasks: 2, reviews: 0, counters: 1 };
+    let mut capacity = Capacity {
+        sessions: 1,
+        stored_sessions: 1,
+        subjects: 1,
+        revocations: 1,
+        tasks: 2,
+        reviews: 0,
+        counters: 1,
+    };
     capacity.reviews = limits::REVIEWS_OF_ONE_MAX + 10;
     let (state, snapshot) = (State::new(capacity), snapshot());
     let (_, first) = asked(&snapshot, "greedy", "s");
