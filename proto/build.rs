@@ -10,13 +10,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(&files, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?).join("cardea_descriptor.bin");
     fs::write(out, descriptors.encode_to_vec())?;
-    // Few decisions have them, and they would be half of each.
-    let (deviation, observed) = (".cardea.v1.DecisionRecord.deviation", ".cardea.v1.DecisionRecord.observed");
-    tonic_prost_build::configure()
-        .btree_map(".")
-        .boxed(deviation)
-        .boxed(observed)
-        .compile_fds(descriptors)?;
+    // Few decisions have them, and they would be most of each.
+    let boxed = ["deviation", "observed", "replay"].map(|field| format!(".cardea.v1.DecisionRecord.{field}"));
+    let builder = tonic_prost_build::configure().btree_map(".");
+    boxed.iter().fold(builder, |builder, field| builder.boxed(field)).compile_fds(descriptors)?;
     println!("cargo:rerun-if-changed=cardea");
     Ok(())
 }

@@ -532,7 +532,14 @@ fn action(
                         group.type_name().unwrap_or(match group {
                             Group::Now => "datetime",
                             Group::Counters => "{ NAME: Cardea::Counter }",
-                            _ => "{ … }",
+                            Group::Session
+                            | Group::Risk
+                            | Group::Behavior
+                            | Group::Task
+                            | Group::Token
+                            | Group::Actor
+                            | Group::Request
+                            | Group::Signals => "{ … }",
                         })
                     )),
                 ),

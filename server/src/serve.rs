@@ -175,8 +175,6 @@ impl Service {
         let state = Arc::clone(pipeline.state());
         let written = supervisor.thread("state".to_owned(), move || ledger_writer.run())?;
         supervisor.task("state-keeping", keeping(Arc::clone(&pipeline), shutdown.clone()));
-        supervisor
-            .task("counters", counting(Arc::clone(&pipeline), config.state.dir.clone(), shutdown.clone()));
         let until = shutdown.clone();
         let _keeping = supervisor.thread("bundles".to_owned(), move || keeper.run(&until))?;
         if let crate::config::Source::Remote(text) = &config.bundle.source {
@@ -184,7 +182,7 @@ impl Service {
                 bundles.poll(text, &config.bundle.remote, pipeline.clock().clone(), shutdown.clone())?;
             supervisor.task("bundle-source", polling);
         }
-        beside(&pipeline, &shutdown, &supervisor)?;
+        beside(&pipeline, &config.state.dir, &shutdown, &supervisor)?;
         if let Some(listener) = http {
             let pages = Arc::new(pages(Arc::clone(&pipeline), shutdown.clone()));
             supervisor.task("http", crate::http::serve(listener, pages, supervisor.clone()));
@@ -228,8 +226,14 @@ impl Service {
     }
 }
 
-/// Starts what works beside the deciding threads: the shadow, and the opening of reviews.
-fn beside(pipeline: &Arc<Pipeline>, shutdown: &Shutdown, supervisor: &Supervisor) -> anyhow::Result<()> {
+/// Starts what works beside the deciding threads: the keeping of counters, the shadow, and the opening of reviews.
+fn beside(
+    pipeline: &Arc<Pipeline>,
+    dir: &std::path::Path,
+    shutdown: &Shutdown,
+    supervisor: &Supervisor,
+) -> anyhow::Result<()> {
+    supervisor.task("counters", counting(Arc::clone(pipeline), dir.to_owned(), shutdown.clone()));
     let shadowed = (Arc::clone(pipeline), shutdown.clone());
     supervisor.thread("shadow".to_owned(), move || {
         let (pipeline, shutdown) = shadowed;

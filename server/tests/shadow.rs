@@ -165,7 +165,7 @@ impl Node {
             revocations: 10,
             tasks: 10,
             reviews: 10,
-            counters: 10,
+            counters: 1000,
         });
         let pipeline = Arc::new(Pipeline::new(
             policy,

@@ -85,8 +85,7 @@ async fn started() -> Result<(Cardea, TempDir)> {
 }
 
 async fn ask(clients: &mut Clients, principal: &str, action: &str) -> Result<v1::Verdict> {
-    let asked = attempt(&format!("Agent::{principal}"), action, "Mailbox::m", "")?;
-    Ok(clients.decide(asked).await?)
+    clients.decide(attempt(&format!("Agent::{principal}"), action, "Mailbox::m", "")?).await
 }
 
 async fn settle(clients: &mut Clients, token: &str, outcome: Outcome) -> Result<(), Code> {
@@ -102,7 +101,7 @@ async fn counted(clients: &mut Clients, verdict: &v1::Verdict) -> Result<v1::Cou
 
 #[tokio::test]
 async fn parallel_callers_get_exactly_as_many_allows_as_the_limit() -> Result<()> {
-    let (cardea, _bundle) = started().await?;
+    let (mut cardea, bundle) = started().await?;
     let mut callers = JoinSet::new();
     for caller in 0..16 {
         let mut clients = cardea.clients()?;
@@ -133,6 +132,28 @@ async fn parallel_callers_get_exactly_as_many_allows_as_the_limit() -> Result<()
     let other = ask(&mut clients, "other", "send_mail").await?;
     ensure!(other.decision() == Decision::Allow && other.reservation.is_none(), "{other:?}");
     ensure!(other.lease.is_some_and(|lease| lease.held_lease_ms == 0), "what counts is asked each time");
+
+    // What was recorded is judged again with the counts of then; a stricter limit shows what it would have refused.
+    cardea.process.terminate().await?;
+    let stricter = tempfile::tempdir()?;
+    for name in ["bundle.toml", "schema.cedarschema"] {
+        fs::copy(bundle.path().join(name), stricter.path().join(name))?;
+    }
+    fs::create_dir(stricter.path().join("policies"))?;
+    fs::write(
+        stricter.path().join("policies/all.cedar"),
+        POLICIES.replace("mails.count >= 10", "mails.count >= 4"),
+    )?;
+    let (old, new) = (bundle.path().display().to_string(), stricter.path().display().to_string());
+    let mut words = vec!["bundle".to_owned(), "diff".to_owned(), old, new];
+    words.extend(["--format", "json", "--records"].map(ToOwned::to_owned));
+    words.extend(audit::segments(&cardea.audit_dir())?.iter().map(|path| path.display().to_string()));
+    let done = run_cardea(&words, b"")?;
+    let told: serde_json::Value =
+        serde_json::from_str(&done.stdout).with_context(|| format!("{}{}", done.stdout, done.stderr))?;
+    let at = |path: &str| told.pointer(path).and_then(serde_json::Value::as_u64);
+    ensure!(at("/records/not_reproducible") == Some(0), "{}", done.stdout);
+    ensure!(at("/records/effects/tightening") == Some(6), "{}", done.stdout);
     Ok(())
 }
 

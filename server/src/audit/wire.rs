@@ -52,7 +52,7 @@ impl From<DecisionRecord> for v1::DecisionRecord {
             hops: all(record.hops),
             severity: record.severity.into(),
             attempt_id: record.attempt_id.into(),
-            replay: record.replay.map(|replay| (*replay).into()),
+            replay: record.replay.map(|replay| Box::new((*replay).into())),
             hold: record.hold.map(|hold| (*hold).into()),
             deviation: record.deviation.map(|deviation| Box::new((*deviation).into())),
             counters: all(record.counters),
