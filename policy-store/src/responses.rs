@@ -183,7 +183,8 @@ impl Declared {
         let labels = places(label, &names, &rules::LABEL_UNDECLARED, "label", "labels");
         let names: Vec<&str> = self.responses.iter().map(|(name, _)| name.as_str()).collect();
         let responses = places(respond, &names, &rules::RESPONSE_UNDECLARED, "response", "responses");
-        self.acts |= !dry_run && !(labels.is_empty() && responses.is_empty());
+        let does_nothing = labels.is_empty() && responses.is_empty();
+        self.acts |= !dry_run && !does_nothing;
         Some(Box::new(Effects { labels, responses, dry_run }))
     }
 }

@@ -254,7 +254,7 @@ async fn a_policy_that_sees_lateral_movement_ends_the_session_takes_back_what_is
     clients.open_session("other", "Agent::biller").await?;
     let mut point = Point::open(&mut clients, None).await?;
     let read = attempt("Agent::biller", "read", "Table::orders", "s")?;
-    let held = v1::HoldAttempt { hold_id: 1, attempt: Some(read.clone()), ..v1::HoldAttempt::default() };
+    let held = v1::HoldAttempt { hold_id: 1, attempt: Some(read.clone()) };
     point.add(vec![held]).await?;
     point.answers(1).await?;
     // A session that is not one's own is not ended: policy is not asked.

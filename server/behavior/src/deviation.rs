@@ -55,7 +55,7 @@ flags! {
     NewNetwork "new_network",
     /// The session was first seen in another network.
     SecondNetwork "second_network",
-    /// The task was not declared for this action, and no approved run used it.
+    /// The task was not declared for this action, and too few approved runs used it.
     OutOfScope "out_of_scope",
     /// Before or after the task's time window.
     OutOfWindow "out_of_window",

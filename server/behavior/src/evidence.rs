@@ -77,7 +77,9 @@ impl Words<'_> {
         Some(match flag {
             Flag::OutOfWindow => format!("{action} is outside the time window of {place}"),
             Flag::OutOfScope => {
-                format!("{action} is not in the declared scope of {place}, and no approved run used it")
+                let is_new = self.deviation.flags.has(Flag::NewAction);
+                let runs = if is_new { "no approved run" } else { "too few approved runs" };
+                format!("{action} is not in the declared scope of {place}, and {runs} used it")
             }
             Flag::NeverAllowed => {
                 format!("{action} is denied, and {} was never approved to do it", self.subject.principal)

@@ -42,7 +42,7 @@ impl Default for Rules {
             fresh_token_s: 60,
             open_share: 0.05,
             reference_tasks: 2,
-            scope_runs: 2,
+            scope_runs: 4,
             own_domains: Vec::new(),
             count_reads: false,
             burst_score: None,

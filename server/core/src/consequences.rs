@@ -84,7 +84,7 @@ pub(crate) fn keep_what_would_differ(snapshot: &Snapshot, verdict: &mut Verdict)
     consequences.dry.retain(|index| {
         snapshot.policy(*index).is_some_and(|policy| match would_have(policy) {
             Decision::Allow => no_permit,
-            stricter => stricter > decision,
+            stricter @ (Decision::StepUp | Decision::Deny) => stricter > decision,
         })
     });
 }

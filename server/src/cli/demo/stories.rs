@@ -89,6 +89,7 @@ impl Run {
         let risks = [
             (service(), RiskKind::CredentialCompromise),
             (service(), RiskKind::NetworkAnomaly),
+            (service(), RiskKind::AnomalousBehavior),
             (app(), RiskKind::VendorScore),
             (researcher(), RiskKind::PromptInjection),
         ];
@@ -168,15 +169,14 @@ impl Run {
         let over = |kind| risk(service(), kind, 0, 0, "investigated");
         Story {
             title: "A fresh token goes lateral",
-            shows: "Same identity, same endpoint: the token's age decides. Then signals close its home as well.",
+            shows: "Same identity, same endpoint: the token's age decides, and the policy's response ends the session.",
             steps: vec![
                 Step::Change(
                     "a session opens; the token was issued an hour ago",
                     Change::Open(session(&id, service())),
                 ),
                 ask(call("ledger/postings", 3600), ALLOW("service-endpoints")),
-                Step::Say("the same account with a token issued 20 seconds ago"),
-                ask(call("ledger/postings", 20), DENY("lateral-service")),
+                Step::Say("the same account with a token issued 20 seconds ago, at home"),
                 ask(call("billing/invoices", 20), ALLOW("service-endpoints")),
                 Step::Change(
                     "back to the old token; two detectors report: credential compromise 60, network anomaly 60",
@@ -194,6 +194,11 @@ impl Run {
                 ask(call("billing/invoices", 3600), STEP_UP("credential-changed")),
                 Step::Change("the workload attests itself anew", Change::Update(attested)),
                 ask(call("billing/invoices", 3600), ALLOW("service-endpoints")),
+                Step::Say(
+                    "a token issued 20 seconds ago leaves home: the policy ends the session and raises the risk",
+                ),
+                ask(call("ledger/postings", 20), DENY("lateral-service")),
+                ask(call("billing/invoices", 3600), DENY("session_revoked")),
             ],
         }
     }
