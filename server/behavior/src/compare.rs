@@ -210,8 +210,13 @@ fn names(words: &str, name: &str) -> bool {
     let [first, second, ..] = *name else { return false };
     (0..words.len()).step_by(SPAN).any(|start| {
         let (_, span) = words.split_at_checked(start).unwrap_or_default();
+        // Nearly every place in a span that holds the two letters does not.
+        let begins_here = |at: &usize| {
+            let pair = span.get(*at..*at + 2);
+            pair.is_some_and(|pair| matches!(pair, [a, b] if is_same(*a, first) && is_same(*b, second)))
+        };
         holds_pair(span, first, second)
-            && (0..SPAN).any(|at| {
+            && (0..SPAN).filter(begins_here).any(|at| {
                 let (before, rest) = words.split_at_checked(start + at).unwrap_or_default();
                 let (found, after) = rest.split_at_checked(name.len()).unwrap_or_default();
                 found.eq_ignore_ascii_case(name) && begins(before) && ends(after)
@@ -222,11 +227,14 @@ fn names(words: &str, name: &str) -> bool {
 /// Whether two bytes may stand side by side where the next span begins. Without branches, so that many are looked at
 /// at once: most spans do not hold even the beginning of a name.
 fn holds_pair(words: &[u8], first: u8, second: u8) -> bool {
-    const CASE: u8 = 0x20;
     let pairs = words.iter().zip(words.get(1..).unwrap_or_default()).take(SPAN);
-    pairs.fold(false, |found, (one, other)| {
-        found | ((one | CASE == first | CASE) & (other | CASE == second | CASE))
-    })
+    pairs.fold(false, |found, (one, other)| found | (is_same(*one, first) & is_same(*other, second)))
+}
+
+/// Whether two bytes may be one letter in either case; some other pairs of bytes look the same.
+const fn is_same(one: u8, other: u8) -> bool {
+    const CASE: u8 = 0x20;
+    one | CASE == other | CASE
 }
 
 /// Whether a name can begin after this.
