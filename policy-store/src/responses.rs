@@ -84,8 +84,6 @@ fn anomalous_behavior() -> SmolStr {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Emit {
-    /// The session was ended. Told by itself where it is.
-    SessionRevoked,
     /// The level of the principal's risk, also where it is the one that was told before.
     RiskLevelChange,
 }
@@ -245,13 +243,10 @@ impl Response {
             );
         }
         match self.emit {
-            Some(Emit::SessionRevoked) if !self.revoke_session => {
-                add("emit", "would tell of an end that is none: add `revoke_session = true`");
-            }
             Some(Emit::RiskLevelChange) if self.raise_risk.is_none() => {
                 add("emit", "would tell of a risk that it does not raise: add `raise_risk`");
             }
-            Some(Emit::SessionRevoked | Emit::RiskLevelChange) | None => {}
+            Some(Emit::RiskLevelChange) | None => {}
         }
         let Some(risk) = &self.raise_risk else { return faults };
         if !(1..=100).contains(&risk.score) {

@@ -493,6 +493,10 @@ pub const SSF_STREAMS_MAX: usize = 64;
 /// looks at everything anew.
 pub const FEED_QUEUE: usize = 65_536;
 
+/// Between two times that policies have holds judged again though nothing changed. What is left out is not lost: what can change by itself
+/// is looked at every second.
+pub const NOTICES_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Principals whose risk is watched as it fades, to tell others: those above low at one time in a large incident.
 pub const CONCLUDED_RISKS_MAX: usize = 100_000;
 

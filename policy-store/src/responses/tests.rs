@@ -78,7 +78,7 @@ fn declarations_that_cannot_be_meant_are_faults() {
     for (found, expected) in [
         (response(""), "does nothing"),
         (response("revoke_session = false"), "does nothing"),
-        (response("narrow = true\nemit = \"session-revoked\""), "an end that is none"),
+        (response("revoke_session = true\nemit = \"session-revoked\""), "unknown variant `session-revoked`"),
         (response("revoke_session = true\nemit = \"risk-level-change\""), "does not raise"),
         (response("raise_risk = { score = 0 }"), "1 to 100"),
         (response("raise_risk = { score = 101 }"), "1 to 100"),

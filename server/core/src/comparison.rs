@@ -98,8 +98,7 @@ impl<'s> Compared<'s> {
 
     /// What policies read: of an identity that is observed nothing of what its baseline lacks.
     fn as_read(&self, now: Now) -> Comparison {
-        let class = self.question.attempt().action.monitored().class;
-        match self.is_observed.then(|| self.deviation.excused(class)).flatten() {
+        match self.is_observed.then(|| self.deviation.excused(self.class)).flatten() {
             Some(deviation) => Comparison { deviation, deviations: 0, risk: 0 },
             None => Comparison {
                 deviation: self.deviation,

@@ -156,7 +156,7 @@ pub struct DecisionRecord {
     /// How the counters stood that a candidate policy read, or that counted the attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub counters: Vec<CounterRecord>,
-    /// Names of the responses that were carried out.
+    /// Names of the responses that the policies which settled it ask for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub responses: Vec<SmolStr>,
     /// Policies in dry run without which the answer would have been another.

@@ -76,7 +76,9 @@ impl IntoBody for Decided {
         let replay = facts
             .zip(attempt.as_ref().zip(snapshot.as_deref()))
             .map(|((facts, now), (attempt, snapshot))| replay(attempt, snapshot, &verdict, &facts, now));
-        let observed = observed(&verdict, attempt.as_ref(), snapshot.as_deref(), hold.is_some());
+        // What a hold is told is no attempt: nothing is learned from it, and nothing is done because of it.
+        let is_told = hold.is_some();
+        let observed = observed(&verdict, attempt.as_ref(), snapshot.as_deref(), is_told);
         let snapshot = snapshot.as_deref();
         let names = |policies: &[u32]| -> Vec<SmolStr> {
             let policy = |at: &u32| Some(snapshot?.policy(*at)?.id.clone());
@@ -128,7 +130,7 @@ impl IntoBody for Decided {
             replay,
             hold,
             deviation: verdict.deviated().and_then(deviation),
-            responses: responses(&verdict, snapshot),
+            responses: if is_told { Vec::new() } else { responses(&verdict, snapshot) },
             would_have: would_have(&verdict, snapshot),
             observed,
             counters: counters(&verdict, snapshot),
@@ -137,8 +139,8 @@ impl IntoBody for Decided {
 }
 
 fn responses(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<SmolStr> {
-    let carried_out = verdict.consequences().into_iter().flat_map(|consequences| &consequences.responses);
-    carried_out.filter_map(|(at, _)| Some(snapshot?.declared().response(*at)?.0.clone())).collect()
+    let asked_for = verdict.consequences().into_iter().flat_map(|consequences| &consequences.responses);
+    asked_for.filter_map(|(at, _)| Some(snapshot?.declared().response(*at)?.0.clone())).collect()
 }
 
 fn would_have(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<record::WouldHave> {

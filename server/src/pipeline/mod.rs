@@ -9,25 +9,26 @@ mod entry;
 mod hold;
 mod outcomes;
 mod responses;
+mod weigh;
 
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use cardea_core::ask::AskDigest;
 use cardea_core::attempt::{Attempt, NotAnAttempt};
-use cardea_core::decide::{Question, decide};
+use cardea_core::decide::Question;
 use cardea_core::facts::Facts;
 use cardea_core::reason::ReasonCode;
 use cardea_core::time::Now;
-use cardea_core::verdict::{Decision, Verdict};
-use cardea_policy_store::fragment::{Fact, Group, Needs};
+use cardea_core::verdict::Verdict;
+use cardea_policy_store::fragment::{Group, Needs};
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_policy_store::store::PolicyStore;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use self::responses::Orders;
+use self::responses::{Orders, Pace};
 use crate::audit::record::{Body, HoldRecord, SessionRecord};
 use crate::audit::{Audit, Place};
 use crate::clock::Clock;
@@ -37,11 +38,12 @@ use crate::holds::Bell;
 use crate::metrics::{ActionLabels, Cell, Labels, Metrics};
 use crate::reviews::{self, Desk, Named};
 use crate::shadow::{Occasion, Sample, Shadow};
-use crate::state::{Counting, Known, Learned, Reservation, State};
+use crate::state::{Learned, Reservation, State};
 
 pub use entry::{Seen, entity};
 pub(crate) use entry::{reason_text, reason_words, recorded, unrecorded};
 pub(crate) use hold::{Reconsidered, Telling};
+pub(crate) use weigh::{Weighed, weigh, weigh_unnoted};
 
 /// Where attempts come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +94,8 @@ pub struct Pipeline {
     reviews: Desk,
     /// Who listens to this node's signals, if anybody does.
     concluding: OnceLock<Concluding>,
+    /// How often policies may have holds judged again.
+    notices: Pace,
     /// Rings for the holds when another snapshot comes into force.
     bell: Arc<Bell>,
 }
@@ -156,6 +160,7 @@ impl Pipeline {
             shadow,
             reviews,
             concluding: OnceLock::new(),
+            notices: Pace::default(),
             bell: Arc::default(),
         }
     }
@@ -385,7 +390,10 @@ impl Pipeline {
         let outcome = outcomes::of(verdict);
         let candidates = usize::try_from(verdict.candidates()).unwrap_or(usize::MAX);
         self.metrics.decisions.count(Cell { door: door as usize, outcome, action }, candidates, elapsed_ns);
-        if let (Some(snapshot), Some(consequences)) = (snapshot, verdict.consequences()) {
+        // What a hold is told is no attempt.
+        if let (Some(snapshot), Some(consequences)) = (snapshot, verdict.consequences())
+            && door != Door::Hold
+        {
             self.metrics.dry_runs.count(snapshot, &consequences.dry);
         }
         if !verdict.errors().is_empty() {
@@ -472,95 +480,6 @@ impl Pipeline {
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
-}
-
-/// An attempt's verdict and what led to it.
-pub(crate) struct Weighed {
-    pub(crate) verdict: Verdict,
-    pub(crate) facts: Facts,
-    /// What the state learned from the attempt's token.
-    pub(crate) learned: Option<Learned>,
-    /// Reviews whose grants the attempt used up.
-    pub(crate) used: Vec<Known>,
-    /// What an allow that counts unless it is given back can be settled with.
-    pub(crate) reservation: Option<Reservation>,
-}
-
-/// Gathers, decides and notes one attempt in its session's behaviour: the one path, for callers and for scenarios.
-#[inline]
-pub(crate) fn weigh(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
-    let mut weighed = weigh_counting(state, question, also, Counting::Made, now);
-    if weighed.verdict.consequences().is_some_and(|found| !found.labels.is_empty()) {
-        put_labels(state, question, &mut weighed, now);
-    }
-    // What was disqualified neither keeps a session awake nor counts against its owner.
-    if weighed.verdict.policy_was_asked() {
-        let deviation = weighed.verdict.deviated().map(|deviated| &deviated.deviation);
-        state.note(question.attempt(), weighed.verdict.decision(), deviation, now);
-    }
-    weighed
-}
-
-/// An allow puts its labels on the session before anybody can act on it; where they cannot be put on, it is none.
-#[cold]
-fn put_labels(state: &State, question: &Question<'_>, weighed: &mut Weighed, now: Now) {
-    let (Some(id), Some(consequences)) = (&question.attempt().session_id, weighed.verdict.consequences())
-    else {
-        return;
-    };
-    let declared = question.snapshot().declared();
-    let labels: Vec<_> = consequences.labels.iter().filter_map(|at| declared.label(*at)).collect();
-    let labels: Vec<_> = labels.into_iter().map(|(name, label)| (name.clone(), label)).collect();
-    if let Err(fault) = state.label(id, &labels, now) {
-        weighed.verdict =
-            Verdict::deny_because(ReasonCode::StateFull, format!("no label can be put on it: {fault}"));
-    }
-}
-
-/// An allow uses up the grants that open one attempt only; where another attempt did so first, they open nothing.
-#[cold]
-fn use_up(state: &State, question: &Question<'_>, weighed: &mut Weighed, now: Now) {
-    let reads = question.needs().reads(Fact::SessionGrants);
-    if weighed.verdict.decision() != Decision::Allow || !reads {
-        return;
-    }
-    match state.use_once(question.attempt(), &weighed.facts.grants, now) {
-        Some(used) => weighed.used = used,
-        None => {
-            weighed.facts.grants.retain(|grant| !grant.once);
-            weighed.verdict = decide(question, &weighed.facts, now);
-        }
-    }
-}
-
-/// As [`weigh`], for an attempt that is not made now: somebody only wants to know what it would come to. A grant that opens one
-/// attempt only is for one that is made.
-#[inline]
-fn weigh_unnoted(state: &State, question: &Question<'_>, also: Needs, now: Now) -> Weighed {
-    weigh_counting(state, question, also, Counting::Again, now)
-}
-
-#[inline]
-fn weigh_counting(
-    state: &State,
-    question: &Question<'_>,
-    also: Needs,
-    counting: Counting,
-    now: Now,
-) -> Weighed {
-    let (mut facts, learned) = state.gather(question, also, now);
-    let taken = state.count(question, also, &mut facts, counting, now);
-    match counting {
-        Counting::Made => facts.burst_score = state.burst_score(question, now),
-        Counting::Again => facts.grants.retain(|grant| !grant.once),
-    }
-    let verdict = decide(question, &facts, now);
-    let mut weighed = Weighed { verdict, facts, learned, used: Vec::new(), reservation: None };
-    if weighed.facts.grants.iter().any(|grant| grant.once) {
-        use_up(state, question, &mut weighed, now);
-    }
-    weighed.reservation = state.conclude(taken, weighed.verdict.decision(), now);
-    weighed
 }
 
 /// A verdict on its way out.

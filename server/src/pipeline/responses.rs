@@ -4,7 +4,10 @@
 //! disk. Only for attempts that are made: a hold that is judged again, a shadow or a replay has nothing carried out. An attempt reaches
 //! its own session and its own principal, and no other: an attempt in somebody else's session is disqualified before policy is asked.
 //!
-//! Bounded: a session is ended once, and risk that stands as high and as new is not raised again.
+//! Bounded: a session is ended once, risk that stands as high and as new is not raised again, and holds are sent for at most every
+//! [`limits::NOTICES_INTERVAL`]: whoever repeats an attempt must not keep the thread of the holds busy.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cardea_core::attempt::Attempt;
 use cardea_core::risk::{RiskKind, RiskSignal};
@@ -18,6 +21,7 @@ use smol_str::{SmolStr, format_smolstr};
 use super::{Pipeline, entity};
 use crate::audit::record::{Body, SessionRecord, SignalRecord};
 use crate::concluding::Why;
+use crate::limits;
 use crate::ssf::transmit::conclusion::Initiator;
 use crate::state::{Change, Key, Outcome, Signal, Target, life_ms};
 
@@ -54,6 +58,24 @@ impl Orders {
     }
 }
 
+/// Lets through one in [`limits::NOTICES_INTERVAL`].
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    /// Monotonic, in nanoseconds.
+    next_ns: AtomicU64,
+}
+
+impl Pace {
+    /// Whether this one may pass.
+    fn lets_through(&self, now: Now) -> bool {
+        let next_ns = self.next_ns.load(Ordering::Relaxed);
+        let interval_ns = u64::try_from(limits::NOTICES_INTERVAL.as_nanos()).unwrap_or(u64::MAX);
+        let after_ns = now.mono_ns.saturating_add(interval_ns);
+        now.mono_ns >= next_ns
+            && self.next_ns.compare_exchange(next_ns, after_ns, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
 impl Pipeline {
     /// Does what was ordered. What the state does not take is logged and counted: it is full, and says so to attempts as well.
     #[cold]
@@ -69,7 +91,7 @@ impl Pipeline {
             if let Some(risk) = &response.raise_risk {
                 self.raise(risk, response.emit, orders, &why, now);
             }
-            if response.notify_holds {
+            if response.notify_holds && self.notices.lets_through(now) {
                 let key = match &orders.session_id {
                     Some(id) => Key::Session(id.clone()),
                     None => Key::Principal(orders.principal.clone()),
@@ -152,5 +174,17 @@ impl Pipeline {
     fn not_carried_out(&self, fault: &str, why: &Why) {
         self.metrics.responses_failed.increment(1);
         tracing::error!(reason = %why.reason, %fault, "a response was not carried out: make room in the state");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_attempts_sends_for_the_holds_at_a_pace() {
+        let pace = Pace::default();
+        let second = (0..1_000_000).step_by(10).map(|us| Now { mono_ns: us * 1_000, wall_ms: 0 });
+        assert_eq!(second.filter(|now| pace.lets_through(*now)).count(), 100);
     }
 }

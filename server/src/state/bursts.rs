@@ -2,7 +2,7 @@
 //!
 //! One detector for each of [`SHARDS`] groups of identities, so that two attempts seldom wait for each other, and then for the length of six
 //! counters. All edges of an identity are in one group. Memory is fixed, and taken when the first bundle asks for it. What is counted
-//! ends with the process: a rate is of minutes.
+//! ends with the process, or with a bundle that counts otherwise: a rate is of minutes.
 
 use std::sync::OnceLock;
 
@@ -18,7 +18,7 @@ const SHARDS: usize = 16;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Bursts {
-    shards: OnceLock<Box<[Mutex<BurstDetector>]>>,
+    shards: OnceLock<Box<[Mutex<(Counting, BurstDetector)>]>>,
 }
 
 impl Bursts {
@@ -36,10 +36,14 @@ impl Bursts {
     fn count(&self, key: &Key, identity: &str, resource: &str, counting: Counting, now: Now) -> f32 {
         let (from, to) = (key.text(identity), key.text(resource));
         let tick = counting.tick(now.wall_ms / 1000);
-        let shards = self.shards.get_or_init(|| {
-            (0..SHARDS).map(|_| Mutex::new(BurstDetector::new(counting.merge_below))).collect()
-        });
-        shards.get(shard(from)).map_or(0.0, |detector| detector.lock().observe(from, to, tick))
+        let fresh = || (counting, BurstDetector::new(counting.merge_below));
+        let shards = self.shards.get_or_init(|| (0..SHARDS).map(|_| Mutex::new(fresh())).collect());
+        let Some(shard) = shards.get(shard(from)) else { return 0.0 };
+        let mut shard = shard.lock();
+        if shard.0 != counting {
+            *shard = fresh();
+        }
+        shard.1.observe(from, to, tick)
     }
 }
 
@@ -66,5 +70,16 @@ mod tests {
         let flood = (0..500).map(|_| count("flood", 3_600)).fold(0.0, f32::max);
         assert!(flood > 1_000.0, "{flood}");
         assert!(count("steady", 3_660) < flood);
+    }
+
+    #[test]
+    fn a_bundle_that_counts_otherwise_begins_anew() {
+        let (bursts, key, of_minutes) = (Bursts::default(), Key::new([7; 16]), Counting::default());
+        for minute in 0..60 {
+            bursts.count(&key, "a", "db", of_minutes, at(minute * 60));
+        }
+        let of_hours = Counting { tick_s: 3_600, ..of_minutes };
+        let score = (0..500).map(|_| bursts.count(&key, "a", "db", of_hours, at(3_600))).fold(0.0, f32::max);
+        assert!(score.abs() < f32::EPSILON, "{score}: nothing is usual yet");
     }
 }

@@ -17,7 +17,7 @@ impl State {
     ///
     /// # Errors
     /// When the session was ended, would have too many labels, or the disk refuses: then the labels are not on it.
-    pub fn label(&self, id: &str, labels: &[(SmolStr, &Label)], now: Now) -> Result<(), OpenFault> {
+    pub fn label(&self, id: &str, labels: &[&(SmolStr, Label)], now: Now) -> Result<(), OpenFault> {
         let Some((session, _)) = self.session(id)? else { return Ok(()) };
         if labels.iter().all(|(name, label)| has(&session, name, label, now)) {
             return Ok(());

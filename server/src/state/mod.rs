@@ -37,16 +37,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cardea_core::behavior::SessionBehavior;
-use cardea_core::decide::Question;
-use cardea_core::facts::{Behavior, Facts, is_silent};
+use cardea_core::facts::{Behavior, is_silent};
 use cardea_core::posture::Posture;
 use cardea_core::session::Session;
 use cardea_core::subject::Subject;
 use cardea_core::task::life::Life;
 use cardea_core::time::Now;
-use cardea_core::verdict::Decision;
 use cardea_policy_store::engine::Uid;
-use cardea_policy_store::fragment::Needs;
 use cardea_policy_store::settings::Settings;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
@@ -288,27 +285,6 @@ impl State {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
-    }
-
-    /// Tells the facts how the counters stand that the question or `also` reads, and takes the attempt's places in those that
-    /// it is counted by. A bundle without counters pays this one branch.
-    pub fn count(
-        &self,
-        question: &Question<'_>,
-        also: Needs,
-        facts: &mut Facts,
-        counting: Counting,
-        now: Now,
-    ) -> Taken {
-        if question.snapshot().counters().is_empty() {
-            return Taken::default();
-        }
-        self.counters.count(question, also, facts, counting, now)
-    }
-
-    /// The attempt came to this: the places that do not count are given back.
-    pub fn conclude(&self, taken: Taken, decision: Decision, now: Now) -> Option<Reservation> {
-        if taken.is_empty() { None } else { self.counters.conclude(taken, decision, now) }
     }
 
     /// How full everything is.

@@ -16,6 +16,7 @@ use crate::session::Session;
 use crate::task::Task;
 
 mod against_cedar;
+mod consequences;
 mod freshness;
 mod laws;
 

@@ -121,12 +121,6 @@ struct Place {
     until_ms: u64,
 }
 
-impl Taken {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 impl Counters {
     pub(super) fn new(subjects_max: usize) -> Self {
         Self {
@@ -160,8 +154,9 @@ impl Counters {
         }
     }
 
-    /// Tells the facts how the counters stand that the question or `also` reads, and takes the places of the attempt.
-    pub(super) fn count(
+    /// Tells the facts how the counters stand that the question or `also` reads, and takes the attempt's places in those that
+    /// it is counted by. A bundle without counters pays one branch.
+    pub fn count(
         &self,
         question: &Question<'_>,
         also: Needs,
@@ -170,6 +165,9 @@ impl Counters {
         now: Now,
     ) -> Taken {
         let (attempt, snapshot) = (question.attempt(), question.snapshot());
+        if snapshot.counters().is_empty() {
+            return Taken::default();
+        }
         let counted = attempt.action.counted();
         let is_disqualified = || facts.disqualify(attempt, snapshot.settings(), now).is_some();
         let takes = counting == Counting::Made && !counted.is_empty() && !is_disqualified();
@@ -213,7 +211,7 @@ impl Counters {
 
     /// The attempt came to this: what does not count is given back, and what waits can be settled by whoever gets the
     /// reservation.
-    pub(super) fn conclude(&self, taken: Taken, decision: Decision, now: Now) -> Option<Reservation> {
+    pub fn conclude(&self, taken: Taken, decision: Decision, now: Now) -> Option<Reservation> {
         let mut reserved: SmallVec<[Place; 1]> = SmallVec::new();
         for place in taken.0 {
             match Outcome::of(place.on, decision) {

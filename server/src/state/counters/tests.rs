@@ -84,9 +84,9 @@ fn ask(state: &State, snapshot: &Snapshot, parts: Parts<'_>, counting: Counting,
     let attempt = Attempt::new(snapshot, parts).unwrap();
     let question = Question::new(snapshot, &attempt);
     let (mut facts, _) = state.gather(&question, Needs::default(), now);
-    let taken = state.count(&question, Needs::default(), &mut facts, counting, now);
+    let taken = state.counters().count(&question, Needs::default(), &mut facts, counting, now);
     let verdict = decide(&question, &facts, now);
-    let reservation = state.conclude(taken, verdict.decision(), now);
+    let reservation = state.counters().conclude(taken, verdict.decision(), now);
     Asked { verdict, reservation }
 }
 
