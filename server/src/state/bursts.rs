@@ -15,10 +15,13 @@ use parking_lot::Mutex;
 /// Groups of identities; a power of two, some times as many as there are cores.
 const SHARDS: usize = 16;
 
+/// A group's rates, and how they are counted.
+type Shard = Mutex<(Counting, BurstDetector)>;
+
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Bursts {
-    shards: OnceLock<Box<[Mutex<(Counting, BurstDetector)>]>>,
+    shards: OnceLock<Box<[Shard]>>,
 }
 
 impl Bursts {
