@@ -265,6 +265,19 @@ impl Fact {
     }
 }
 
+/// The value of a fact.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FactValue {
+    /// `Bool`
+    Bool(bool),
+    /// `Long`
+    Long(i64),
+    /// `String`
+    Text(SmolStr),
+    /// `Set<String>`
+    Texts(Vec<SmolStr>),
+}
+
 /// What a policy reads of a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -294,6 +307,19 @@ impl CounterField {
     pub fn key(self, counter: u8) -> SmolStr {
         let text = [2, b'!' + (counter % 32) * 2 + self as u8];
         SmolStr::new_inline(std::str::from_utf8(&text).unwrap_or(""))
+    }
+
+    /// The counter and the field of that key in the flat record.
+    #[must_use]
+    pub fn of_key(key: &str) -> Option<(u8, Self)> {
+        match key.as_bytes() {
+            [2, place] => {
+                let place = place.checked_sub(b'!')?;
+                let field = if place.is_multiple_of(2) { Self::Count } else { Self::Warm };
+                Some((place / 2, field)).filter(|(counter, _)| *counter < 32)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -508,6 +534,10 @@ mod tests {
         let mut keys: Vec<SmolStr> =
             (0..32).flat_map(|number| CounterField::ALL.map(|field| field.key(number))).collect();
         assert!(keys.iter().all(|key| key.len() == 2 && Fact::of_key(key).is_none()));
+        for (number, field) in (0..32).flat_map(|number| CounterField::ALL.map(|field| (number, field))) {
+            assert_eq!(CounterField::of_key(&field.key(number)), Some((number, field)));
+        }
+        assert!(Fact::ALL.into_iter().all(|fact| CounterField::of_key(&fact.key()).is_none()));
         keys.sort();
         keys.dedup();
         assert_eq!(keys.len(), 64);

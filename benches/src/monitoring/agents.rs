@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::cost;
 use super::data::{Labelled, Places, Random, attempts, is_abuse, is_stopped, learned, scorer, sessions};
+use super::decision;
 use super::table::{Bar, Row, percent};
 
 /// Splits of tasks into known and unseen ones.
@@ -71,6 +72,7 @@ pub fn measure(places: &Places) -> Result<Option<Vec<Row>>, String> {
     rows.extend(determinism(&of)?);
     rows.extend(cost::attempts("an approved attempt", &of.config, &of.benign, &of.benign)?);
     rows.extend(cost::attempts("an attempt of an attacked session", &of.config, &of.benign, &of.attacked)?);
+    rows.extend(decision::added(&of.config, &of.benign)?);
     rows.extend(cost::memory(&of.config, &of.benign)?);
     Ok(Some(rows))
 }

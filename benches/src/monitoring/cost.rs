@@ -91,12 +91,12 @@ pub fn memory(config: &Config, approved: &[Labelled]) -> Result<Vec<Row>, String
 }
 
 /// The value at a percentile.
-fn at<T: Ord + Copy + Default>(values: &mut [T], percent: usize) -> T {
+pub(super) fn at<T: Ord + Copy + Default>(values: &mut [T], percent: usize) -> T {
     values.sort_unstable();
     values.get(values.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default()
 }
 
-fn nanoseconds(span: Duration) -> f64 {
+pub(super) fn nanoseconds(span: Duration) -> f64 {
     span.as_secs_f64() * 1e9
 }
 

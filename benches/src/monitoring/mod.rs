@@ -4,5 +4,6 @@ pub mod agents;
 pub mod burst;
 pub mod cost;
 pub mod data;
+pub mod decision;
 pub mod machines;
 pub mod table;

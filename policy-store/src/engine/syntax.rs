@@ -322,7 +322,7 @@ pub(crate) fn entity_types(schema: &Schema) -> Vec<EntityTypes> {
             }
             EntityTypes {
                 name: TypeName(of.name().clone()),
-                attributes: super::shape(&attributes),
+                attributes: super::actions::shape(&attributes),
                 names,
                 descendants: all
                     .iter()

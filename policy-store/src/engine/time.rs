@@ -12,7 +12,8 @@ use cedar_policy_core::ast::{BinaryOp, BorrowedRestrictedExpr, Expr, ExprKind, L
 use cedar_policy_core::evaluator::RestrictedEvaluator;
 use cedar_policy_core::extensions::Extensions;
 
-use super::{Value, context_attr, parts};
+use super::Value;
+use super::rewrite::{context_attr, parts};
 use crate::fragment::{Fact, Group, Needs, RISK_KINDS};
 use crate::settings::RiskSettings;
 use crate::times::{DAY_MS, Threshold, Times};

@@ -5,7 +5,7 @@
 //!
 //! INVARIANT (deny by default): `Allow` is built in exactly one place, the last line of `Answer::settle`.
 
-use cardea_policy_store::engine::{ContextLayout, Record, Scene, Uid, Unevaluable, Value};
+use cardea_policy_store::engine::{ContextLayout, Reads, Record, Scene, Uid, Unevaluable, Value};
 use cardea_policy_store::fragment::{CounterField, CounterSet, Fact, Group, Needs};
 use cardea_policy_store::index::{Candidates, PolicyIndex};
 use cardea_policy_store::snapshot::{Policy, Snapshot};
@@ -168,8 +168,8 @@ fn ask(
     mut hear: impl FnMut(PolicyIndex, &Policy, Outcome),
 ) {
     let Question { snapshot, attempt, .. } = question;
-    let context = context(question, facts, reading);
-    let scene = Scene::new(principal, &attempt.action.uid, &attempt.resource, context, snapshot.world());
+    let told = Gathered { question, facts, reading };
+    let scene = Scene::new(principal, &attempt.action.uid, &attempt.resource, &told, snapshot.world());
     for &index in candidates {
         if let Some(policy) = snapshot.policy(index) {
             hear(index, policy, scene.holds(&policy.condition));
@@ -346,38 +346,60 @@ fn extend<const N: usize, T: PartialEq>(list: &mut SmallVec<[T; N]>, more: Small
     }
 }
 
-/// The context that the conditions read: the facts, flat, in the order of their keys; then the groups that are
-/// read as a whole; then what the enforcement point sent.
-fn context(question: &Question<'_>, facts: &Facts, reading: &Reading<'_>) -> Record {
-    let (attempt, needs) = (question.attempt, question.needs);
-    if question.snapshot.layout() == ContextLayout::Given {
-        return attempt.request.clone();
+/// What the conditions read, where they read it.
+struct Gathered<'g> {
+    question: &'g Question<'g>,
+    facts: &'g Facts,
+    reading: &'g Reading<'g>,
+}
+
+impl Reads for Gathered<'_> {
+    fn fact(&self, fact: Fact) -> FactValue {
+        self.facts.value(fact, self.reading)
     }
-    let value = |fact: Fact| Value::from(facts.value(fact, reading));
-    let flat = needs.facts().map(|fact| (fact.key(), value(fact)));
-    let counter = |number| Some(facts.counter(question.snapshot.counter(number)?.definition));
-    let counters = needs.counters().numbers().filter_map(|number| Some((number, counter(number)?)));
-    let flat = flat.chain(counters.flat_map(|(number, fact)| {
-        CounterField::ALL.map(|field| (field.key(number), Value::from(fact.value(field))))
-    }));
-    let whole = Group::ALL.into_iter().filter(|group| needs.reads_whole(*group)).map(|group| {
-        let of_group = match group {
-            Group::Request => Value::from(attempt.request.clone()),
-            Group::Now => Value::datetime(reading.now.wall_ms),
-            Group::Counters => counters_whole(question, facts).into(),
-            Group::Session
-            | Group::Risk
-            | Group::Behavior
-            | Group::Task
-            | Group::Token
-            | Group::Actor
-            | Group::Signals => {
-                Value::from(group.facts().map(|fact| (fact.name(), value(fact))).collect::<Record>())
-            }
-        };
-        (SmolStr::new_static(group.name()), of_group)
-    });
-    flat.chain(whole).collect()
+
+    fn counter(&self, number: u8, field: CounterField) -> Option<FactValue> {
+        let counter = self.question.snapshot.counter(number)?;
+        Some(self.facts.counter(counter.definition).value(field))
+    }
+
+    fn sent(&self) -> &Record {
+        &self.question.attempt.request
+    }
+
+    /// The facts, flat, in the order of their keys; then the groups that are read as a whole; then what the enforcement point sent.
+    fn context(&self) -> Record {
+        let Self { question, facts, reading } = self;
+        let (attempt, needs) = (question.attempt, question.needs);
+        if question.snapshot.layout() == ContextLayout::Given {
+            return attempt.request.clone();
+        }
+        let value = |fact: Fact| Value::from(self.fact(fact));
+        let flat = needs.facts().map(|fact| (fact.key(), value(fact)));
+        let counters = needs.counters().numbers().flat_map(|number| {
+            let field =
+                move |field: CounterField| Some((field.key(number), self.counter(number, field)?.into()));
+            CounterField::ALL.into_iter().filter_map(field)
+        });
+        let whole = Group::ALL.into_iter().filter(|group| needs.reads_whole(*group)).map(|group| {
+            let of_group = match group {
+                Group::Request => Value::from(attempt.request.clone()),
+                Group::Now => Value::datetime(reading.now.wall_ms),
+                Group::Counters => counters_whole(question, facts).into(),
+                Group::Session
+                | Group::Risk
+                | Group::Behavior
+                | Group::Task
+                | Group::Token
+                | Group::Actor
+                | Group::Signals => {
+                    Value::from(group.facts().map(|fact| (fact.name(), value(fact))).collect::<Record>())
+                }
+            };
+            (SmolStr::new_static(group.name()), of_group)
+        });
+        flat.chain(counters).chain(whole).collect()
+    }
 }
 
 /// The counters as the schema nests them.

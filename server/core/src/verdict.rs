@@ -1,7 +1,8 @@
 //! The answer to an attempt, with everything it rests on.
 
 use cardea_behavior::Deviation;
-use cardea_policy_store::engine::{Unevaluable, Value};
+use cardea_policy_store::engine::Unevaluable;
+pub use cardea_policy_store::fragment::FactValue;
 use cardea_policy_store::fragment::{Fact, Needs};
 use cardea_policy_store::index::PolicyIndex;
 use smallvec::SmallVec;
@@ -31,30 +32,6 @@ impl Decision {
             Self::Allow => "allow",
             Self::StepUp => "step_up",
             Self::Deny => "deny",
-        }
-    }
-}
-
-/// The value of a fact.
-#[derive(Clone, Debug, PartialEq)]
-pub enum FactValue {
-    /// `Bool`
-    Bool(bool),
-    /// `Long`
-    Long(i64),
-    /// `String`
-    Text(SmolStr),
-    /// `Set<String>`
-    Texts(Vec<SmolStr>),
-}
-
-impl From<FactValue> for Value {
-    fn from(value: FactValue) -> Self {
-        match value {
-            FactValue::Bool(value) => value.into(),
-            FactValue::Long(value) => value.into(),
-            FactValue::Text(value) => value.into(),
-            FactValue::Texts(values) => Self::strings(values),
         }
     }
 }
