@@ -1,6 +1,8 @@
 //! Cardea's wire: the messages and services of package `cardea.v1`, generated from the `.proto` files
 //! beside this crate. Those files carry the meaning and the unit of every field.
 
+mod json;
+
 /// Package `cardea.v1`.
 pub mod v1 {
     #![expect(

@@ -10,9 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cardea_policy_store::fault::Faults;
 use cardea_policy_store::snapshot::Snapshot;
+use cardea_proto::v1::{self, record::Entry};
 use smol_str::SmolStr;
-
-use crate::audit::record::{Body, BundleRecord};
 
 /// Keeps the bundles of a node. All but [`Revisions::health`] may read files and compile, so they are called off the
 /// serving threads.
@@ -175,16 +174,16 @@ impl Change {
 
 /// The record of a change.
 #[must_use]
-pub fn record(change: Change, bundle: &Kept, asked: &Asked) -> Body {
-    Body::Bundle(BundleRecord {
-        change: SmolStr::new_static(change.name()),
-        name: bundle.name.clone(),
+pub fn record(change: Change, bundle: &Kept, asked: &Asked) -> Entry {
+    Entry::Bundle(v1::BundleRecord {
+        change: change.name().to_owned(),
+        name: bundle.name.to_string(),
         revision: bundle.revision,
-        digest: bundle.digest.clone(),
-        reason: asked.reason.clone(),
-        asked_by: asked.by.clone(),
+        digest: bundle.digest.to_string(),
+        reason: asked.reason.to_string(),
+        asked_by: asked.by.to_string(),
         baseline_version: 0,
-        baseline_approved_by: SmolStr::default(),
+        baseline_approved_by: String::new(),
     })
 }
 

@@ -147,6 +147,9 @@ pub const AUDIT_QUEUE_RANGE: RangeInclusive<u64> = 1..=16_777_216;
 /// `audit.segment_mb`: from a file for tests to one that tools still open.
 pub const AUDIT_SEGMENT_MB_RANGE: RangeInclusive<u64> = 1..=4096;
 
+/// How often the audit is made to survive a crash of the machine, in milliseconds.
+pub const AUDIT_SYNC_MS_RANGE: RangeInclusive<u64> = 1..=1_000;
+
 /// `state.*_max`, in entries of at most 512 bytes: up to about 50 GiB.
 pub const STATE_ENTRIES_RANGE: RangeInclusive<u64> = 1..=100_000_000;
 

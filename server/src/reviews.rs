@@ -17,12 +17,13 @@ use cardea_core::time::Now;
 use cardea_core::verdict::{Decision, Verdict};
 use cardea_policy_store::settings::Requirement;
 use cardea_policy_store::snapshot::Snapshot;
+use cardea_proto::v1::{self, record::Entry};
 use crossbeam_queue::ArrayQueue;
 use smallvec::SmallVec;
 use smol_str::{SmolStr, ToSmolStr};
 use uuid::Uuid;
 
-use crate::audit::record::{Body, DeviationRecord, Entity, ObservedRecord, ReviewRecord};
+use crate::audit::record::timestamp;
 use crate::limits;
 use crate::metrics::ReviewMetrics;
 use crate::pipeline::{Pipeline, entity};
@@ -158,11 +159,11 @@ impl Desk {
 }
 
 /// The record of a change of a review.
-pub(crate) fn record(known: &Known, change: &'static str, version: u64) -> Body {
+pub(crate) fn record(known: &Known, change: &'static str, version: u64) -> Entry {
     let review = &known.review;
-    let named = |named: &cardea_core::named::Named| Entity {
-        type_name: named.type_name.clone(),
-        id: named.id.clone(),
+    let named = |named: &cardea_core::named::Named| v1::EntityRef {
+        r#type: named.type_name.to_string(),
+        id: named.id.to_string(),
     };
     let decided = match (review.rejected(), review.approved()) {
         (Some(no), _) => Some((&no.by, &no.reason)),
@@ -172,36 +173,37 @@ pub(crate) fn record(known: &Known, change: &'static str, version: u64) -> Body 
     let yes = review.approved().filter(|_| review.rejected().is_none());
     let asked = review.opened().and_then(|opened| opened.asked.as_deref());
     let learned = yes.filter(|yes| yes.into_baseline).and_then(|_| asked?.named.as_ref());
-    Body::Review(Box::new(ReviewRecord {
-        review_id: review.ask.digest().0.to_smolstr(),
+    Entry::Review(v1::ReviewRecord {
+        review_id: review.ask.digest().0.to_string(),
         round: review.round(),
-        change: SmolStr::new_static(change),
-        principal: entity(&review.ask.principal),
+        change: change.to_owned(),
+        principal: Some(entity(&review.ask.principal)),
         delegation: review.ask.delegation.iter().map(entity).collect(),
-        action: entity(&review.ask.action),
-        resource: entity(&review.ask.resource),
-        argument_digest: ask::argument_digest(&review.ask.arguments).to_smolstr(),
-        requirement: review.ask.requirement.clone(),
-        decision_id: review.opened().map(|opened| opened.decision_id.clone()).unwrap_or_default(),
+        action: Some(entity(&review.ask.action)),
+        resource: Some(entity(&review.ask.resource)),
+        argument_digest: ask::argument_digest(&review.ask.arguments).to_string(),
+        requirement: review.ask.requirement.to_string(),
+        decision_id: review.opened().map(|opened| opened.decision_id.to_string()).unwrap_or_default(),
         reviewer: decided.map(|(by, _)| named(by)),
-        grant_ends_at: yes.map(|yes| yes.ends_ms),
+        grant_ends_at: yes.map(|yes| timestamp(yes.ends_ms)),
         state_version: version,
-        reason: decided.map(|(_, reason)| reason.clone()).unwrap_or_default(),
-        asked_by: SmolStr::default(),
-        deviation: asked.map(|asked| Box::new(deviation(asked))),
+        reason: decided.map(|(_, reason)| reason.to_string()).unwrap_or_default(),
+        asked_by: String::new(),
+        deviation: asked.map(deviation),
         once: yes.is_some_and(|yes| yes.once),
-        into_baseline: learned.map(|named| Box::new(ObservedRecord::from(named))),
-    }))
+        into_baseline: learned.map(crate::pipeline::observed_record),
+    })
 }
 
 /// What the reviewer was shown, as records have it.
-pub(crate) fn deviation(asked: &Asked) -> DeviationRecord {
-    DeviationRecord {
-        flags: asked.flags.clone(),
-        assessment: asked.assessment.clone(),
+pub(crate) fn deviation(asked: &Asked) -> v1::DeviationRecord {
+    let texts = |texts: &[SmolStr]| texts.iter().map(SmolStr::to_string).collect();
+    v1::DeviationRecord {
+        flags: texts(&asked.flags),
+        assessment: asked.assessment.to_string(),
         confidence: asked.confidence.into(),
-        evidence: asked.evidence.clone(),
-        baseline: asked.baseline.clone(),
+        evidence: texts(&asked.evidence),
+        baseline: asked.baseline.to_string(),
         observed: false,
     }
 }

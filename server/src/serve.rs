@@ -390,9 +390,14 @@ fn open_audit(config: &Config, clock: &Clock) -> anyhow::Result<Arc<Audit>> {
         },
         segment_bytes_max: config.audit.segment_mb.saturating_mul(1 << 20),
         flush_interval: FLUSH_INTERVAL_DEFAULT,
+        sync_interval: std::time::Duration::from_millis(config.audit.sync_ms),
+        key_file: config.audit.key(),
+        origin: config.audit.name(),
     };
     let wall = Box::new(move || u64::try_from(clock.now().wall_ms).unwrap_or(0));
-    Ok(Arc::new(Audit::open(&audit, wall)?))
+    let audit = Audit::open(&audit, wall)?;
+    tracing::info!(dir = %config.audit.dir.display(), vkey = %audit.verifier(), "audit open; its checkpoints are signed by this key");
+    Ok(Arc::new(audit))
 }
 
 fn pages(pipeline: Arc<Pipeline>, shutdown: Shutdown) -> Pages {

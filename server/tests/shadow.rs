@@ -19,7 +19,7 @@ use cardea_policy_store::load;
 use cardea_policy_store::pack;
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_policy_store::store::PolicyStore;
-use cardea_server::audit::record::Body;
+use cardea_server::audit::stored::Stored;
 use cardea_server::audit::{Audit, AuditConfig, AuditStreams};
 use cardea_server::bundle_admin::{Asked, Change, Health, Kept, Refusal, Revisions, Source, record};
 use cardea_server::clock::Clock;
@@ -239,41 +239,31 @@ impl Node {
     }
 
     /// Every record of bundles and shadows so far.
-    async fn records(self) -> Vec<Body> {
+    async fn records(self) -> Vec<Entry> {
         self.shutdown.drain();
         // Aside: the clients' connections live on this runtime, and end with the node's.
         tokio::task::spawn_blocking(|| self.thread.join().unwrap()).await.unwrap();
         self.pipeline.audit().close().unwrap();
-        let mut found = Vec::new();
-        for segment in fs::read_dir(self.dir.path().join("audit")).unwrap() {
-            let path = segment.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "jsonl") {
-                for line in fs::read_to_string(path).unwrap().lines() {
-                    let record: cardea_server::audit::Record = serde_json::from_str(line).unwrap();
-                    if matches!(record.body, Body::Bundle(_) | Body::Shadow(_)) {
-                        found.push(record.body);
-                    }
-                }
-            }
-        }
-        found
+        let stored = Stored::open(&[self.dir.path().join("audit")]).unwrap();
+        let entries = stored.filter_map(|record| record.unwrap().entry);
+        entries.filter(|entry| matches!(entry, Entry::Bundle(_) | Entry::Shadow(_))).collect()
     }
 }
 
 /// `change name revision by reason` of each record of a bundle.
-fn changes(records: &[Body]) -> Vec<String> {
-    let told = |body: &Body| match body {
-        Body::Bundle(bundle) => {
+fn changes(records: &[Entry]) -> Vec<String> {
+    let told = |body: &Entry| match body {
+        Entry::Bundle(bundle) => {
             Some(format!("{} {} {} {}", bundle.change, bundle.name, bundle.revision, bundle.reason))
         }
-        Body::Decision(_)
-        | Body::Signal(_)
-        | Body::Session(_)
-        | Body::Gap(_)
-        | Body::Shadow(_)
-        | Body::Task(_)
-        | Body::Review(_)
-        | Body::Stream(_) => None,
+        Entry::Decision(_)
+        | Entry::Signal(_)
+        | Entry::Session(_)
+        | Entry::Gap(_)
+        | Entry::Shadow(_)
+        | Entry::Task(_)
+        | Entry::Review(_)
+        | Entry::Stream(_) => None,
     };
     records.iter().filter_map(told).collect()
 }
@@ -334,7 +324,7 @@ async fn a_candidate_is_sent_compared_watched_and_promoted() {
     drop(differences);
     let records = node.records().await;
     assert_eq!(changes(&records), ["shadow_started docs 3 is 3 safe?", "promoted docs 3 it is"]);
-    assert_eq!(records.iter().filter(|body| matches!(body, Body::Shadow(_))).count(), 1);
+    assert_eq!(records.iter().filter(|body| matches!(body, Entry::Shadow(_))).count(), 1);
 }
 
 #[tokio::test]
@@ -365,7 +355,7 @@ async fn revisions_are_listed_activated_and_gone_back_to_with_who_asked_and_why(
         ]
     );
     for record in &records {
-        let Body::Bundle(bundle) = record else { continue };
+        let Entry::Bundle(bundle) = record else { continue };
         assert!(bundle.asked_by.starts_with("uid:"), "{bundle:?}");
     }
 }

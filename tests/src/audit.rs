@@ -1,12 +1,12 @@
 //! Audit records, as the stream sends them and as the files hold them.
 
+use cardea_server::audit::stored::Stored;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use cardea_proto::v1;
 use cardea_proto::v1::record::Entry;
-use serde_json::Value;
 use tokio_stream::StreamExt as _;
 
 use crate::clients::Clients;
@@ -92,39 +92,29 @@ fn told(record: &v1::Record) -> Option<String> {
     }
 }
 
-/// The segments of an audit, the oldest first.
+/// The segments of an audit, the oldest first, packed or not.
 ///
 /// # Errors
 /// If the directory cannot be read.
 pub fn segments(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries: Vec<_> = fs::read_dir(dir)?.collect::<Result<_, _>>()?;
     let mut segments: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
-    segments.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    segments.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.ends_with(".log") || name.ends_with(".log.zst")
+    });
     segments.sort();
     Ok(segments)
 }
 
-/// The sequence numbers in a directory's segments, in the order of the files.
+/// The sequence numbers in a directory's segments, in order.
 ///
 /// # Errors
-/// If a line that has its end is not a record. A line without its end, at the end of the last file, is what a
-/// kill may leave.
+/// If something that was written whole is no record. What is not whole at the end is what a kill may leave.
 pub fn sequences(dir: &Path) -> Result<Vec<u64>> {
-    let segments = segments(dir)?;
-    let mut found = Vec::new();
-    let last = segments.len().saturating_sub(1);
-    for (index, segment) in segments.iter().enumerate() {
-        let bytes = fs::read(segment)?;
-        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let Some(line) = line.strip_suffix(b"\n") else {
-                ensure!(index == last, "{} ends within a line and is not the last", segment.display());
-                continue;
-            };
-            let record: Value = serde_json::from_slice(line)
-                .with_context(|| format!("{}: `{}`", segment.display(), line.escape_ascii()))?;
-            let sequence = record.get("sequence").and_then(Value::as_u64);
-            found.push(sequence.with_context(|| format!("no sequence in {record}"))?);
-        }
+    if segments(dir)?.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(found)
+    let records = Stored::open(&[dir.to_owned()])?;
+    records.map(|record| Ok(record?.sequence)).collect()
 }

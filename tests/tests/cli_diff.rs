@@ -165,15 +165,6 @@ fn an_allow_that_loses_its_obligation_is_a_widening() -> Result<()> {
     Ok(())
 }
 
-/// The segments of a service that has stopped.
-fn segments(cardea: &Cardea) -> Result<Vec<PathBuf>> {
-    let mut found: Vec<PathBuf> =
-        fs::read_dir(cardea.audit_dir())?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    found.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-    found.sort();
-    Ok(found)
-}
-
 /// Four decisions by a service with this configuration; then it stops.
 async fn recorded(config: &str) -> Result<(Cardea, Vec<PathBuf>)> {
     let mut cardea = Cardea::start_with(Options::default().config(config)).await?;
@@ -190,7 +181,7 @@ async fn recorded(config: &str) -> Result<(Cardea, Vec<PathBuf>)> {
     let last = clients.decide(attempt("Agent::biller", "read", "Table::orders", "gone")?).await?;
     audit::decision(&mut clients, &last.decision_id).await?;
     cardea.process.terminate().await?;
-    let segments = segments(&cardea)?;
+    let segments = audit::segments(&cardea.audit_dir())?;
     Ok((cardea, segments))
 }
 
@@ -233,19 +224,20 @@ async fn recorded_decisions_are_judged_again_as_they_were() -> Result<()> {
 
 #[tokio::test]
 async fn records_without_the_request_are_counted_apart_and_nothing_is_dropped() -> Result<()> {
-    let (cardea, segments) = recorded("").await?;
-    let Some(segment) = segments.first() else { anyhow::bail!("no segment") };
-    let mut text = fs::read_to_string(segment)?;
-    assert!(!text.contains("\"replay\""), "replayable is off by default");
-    text.push_str("{\"sequence\":99,\n");
-    fs::write(segment, &text)?;
+    let (cardea, _) = recorded("").await?;
+    let audit = cardea.audit_dir().display().to_string();
+    let exported =
+        run_cardea(&["audit", "query", &audit, "--format", "json"].map(std::ffi::OsStr::new), b"")?;
+    assert!(!exported.stdout.contains("\"replay\""), "replayable is off by default");
     let new = widened()?;
-    let finished = diff(
-        &cardea.bundle(),
-        new.path(),
-        &["--format", "json", "--records", &segment.display().to_string()],
-    )?;
+    let lines = new.path().join("records.jsonl");
+    fs::write(&lines, &exported.stdout)?;
+    let judged = |records: &Path| {
+        diff(&cardea.bundle(), new.path(), &["--format", "json", "--records", &records.display().to_string()])
+    };
+    let finished = judged(&lines)?;
     assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_eq!(finished.stdout, judged(&cardea.audit_dir())?.stdout, "lines of JSON say what the log says");
     let at = json(&finished)?;
     assert_eq!((at("/records/decisions"), at("/records/from_facts")), (4.into(), 0.into()));
     // Without the request `reads_are_bounded` does not hold, so two denies do not come out again.
@@ -255,6 +247,12 @@ async fn records_without_the_request_are_counted_apart_and_nothing_is_dropped() 
         "{}",
         finished.stdout
     );
-    assert_eq!((at("/records/unreadable"), at("/records/effects/changed")), (1.into(), 0.into()));
+    assert_eq!((at("/records/unreadable"), at("/records/effects/changed")), (0.into(), 0.into()));
+    fs::write(&lines, exported.stdout + "{\"sequence\":99\n")?;
+    let refused = judged(&lines)?;
+    assert!(
+        refused.code == Some(2) && refused.stderr.contains("a line is a record of a node's audit"),
+        "{refused:?}"
+    );
     Ok(())
 }

@@ -58,9 +58,7 @@ async fn after_kill_9_under_load_the_audit_is_readable_and_its_numbers_go_on() -
         ensure!(after.len() > written.len(), "round {round}: records were lost by starting");
         before = after.len();
     }
-    let segments = std::fs::read_dir(cardea.audit_dir())?.flatten();
-    let segments =
-        segments.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "jsonl"));
-    ensure!(segments.count() > 1, "the load did not fill a segment, so no rotation was tested");
+    let segments = cardea_tests::audit::segments(&cardea.audit_dir())?;
+    ensure!(segments.len() > 1, "the load did not fill a segment, so no rotation was tested");
     Ok(())
 }

@@ -1,56 +1,71 @@
-//! The audit: every decision, signal and change of state becomes a record with a sequence number, written to
-//! segments of JSON Lines by one thread and streamed to consumers.
+//! The audit: every decision, signal and change of state becomes a record with a sequence number, written to a log by one thread and
+//! streamed to consumers.
 //!
 //! ```text
-//! reserve -> Place -> fill -> queue -> writer thread -> 00000000000000000001.jsonl -> Tail -> AuditService
+//! reserve -> Place -> fill -> queue -> writer thread -> log/ (segments, hashes, checkpoint) -> Tail -> AuditService
+//!                                                         closed segments -> packer thread
 //! ```
 //!
-//! Owns: one directory of segments (one process at a time), the queue in front of it, the writer's thread.
-//! Promises: the sequence on disk starts at 1 and rises by one, across restarts and kill -9; a verdict that
-//! holds a `Place` has room for its record; what is lost is counted and recorded as a gap in its place.
+//! Owns: one directory (one process at a time), the queue in front of it, the threads of writer and packer.
+//! Promises: the sequence on disk starts at 1 and rises by one, across restarts, kill -9 and crashes of the machine; a verdict that
+//! holds a `Place` has room for its record; what is lost is counted and recorded as a gap in its place; what is in the log is proven by
+//! its signed checkpoints.
 //! Limits: `queue_max` records not yet on disk; kill -9 loses at most those, in normal running what was filled
-//! in the last `flush_interval`. A crash of the machine loses what the kernel had not written back: records
-//! are synced at rotation and at close, not one by one.
-//! Never does: hold up the caller, read the clock (entries carry their time), remove segments.
+//! in the last `flush_interval`. A crash of the machine loses at most what was filled in the last `sync_interval`; readers are shown no
+//! record before that, so that none is taken back.
+//! Never does: hold up the caller, read the clock (entries carry their time).
 
+/// The key that signs checkpoints.
+pub mod key;
+mod log;
+/// Proofs that a record is in the log.
+pub mod prove;
 mod queue;
 mod reader;
 /// The records themselves.
 pub mod record;
-mod segments;
 mod service;
-mod text;
-mod wire;
+/// Records as they lie on disk.
+pub mod stored;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
+use cardea_proto::v1::{self, gap_record::Cause, record::Entry};
+use cardea_tlog::VerifierKey;
+use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
+use prost::Message as _;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use log::{Cursor, Found, Log};
 use queue::Queue;
-use segments::{Disk, Segments};
-use writer::{Unwritten, Writer};
+use writer::{Disk, Unwritten, Writer};
 
+pub use key::NoKey;
+pub use log::{BadBlock, BadLog, BadRead, BadSegment, Finding, Verified, verify};
 pub use queue::Place;
 pub use reader::{BATCH_RECORDS_MAX, BadFilter, Filter, Tail, TailError};
-pub use record::{IntoBody, Record};
+pub use record::IntoEntry;
 pub use service::{AuditStreams, STREAMS_MAX};
 
 /// How often the writer drains the queue. Waking it per record would cost the deciding thread a cross-core
 /// wake-up, tens of microseconds on virtual machines; two milliseconds of records are a small loss window, and
 /// five hundred wake-ups a second of an otherwise idle thread are cheap.
 pub const FLUSH_INTERVAL_DEFAULT: Duration = Duration::from_millis(2);
+
+/// How often what was written is made to survive a crash of the machine, and shown to readers. Fifty syncs a second of an idle disk cost
+/// the writer a few percent of its time, and nobody else any.
+pub const SYNC_INTERVAL_DEFAULT: Duration = Duration::from_millis(20);
 
 /// Places in the queue. At 100,000 decisions a second it bridges a disk that hangs for 650 ms; full of typical
 /// entries it holds about 50 MB.
@@ -59,7 +74,7 @@ pub const QUEUE_MAX_DEFAULT: usize = 65_536;
 /// Most places that a configuration may ask for.
 pub const QUEUE_MAX_LIMIT: usize = 1 << 24;
 
-/// Size at which a segment is closed, in bytes. The last segment is read whole at start: 64 MiB take well under
+/// Size at which a segment is closed, in bytes. The last segment is read and hashed whole at start: 64 MiB take well under
 /// a second.
 pub const SEGMENT_BYTES_MAX_DEFAULT: u64 = 64 * 1024 * 1024;
 
@@ -88,10 +103,16 @@ pub struct AuditConfig {
     pub queue_max: usize,
     /// The choice when there are that many.
     pub when_full: WhenFull,
-    /// Size at which a segment is closed, in bytes; it is passed by less than one line.
+    /// Size at which a segment is closed, in bytes; it ends at the next tile.
     pub segment_bytes_max: u64,
     /// How often the writer drains the queue.
     pub flush_interval: Duration,
+    /// How often what was written is made to survive a crash of the machine.
+    pub sync_interval: Duration,
+    /// The file of the key that signs checkpoints; made if missing, under `origin`.
+    pub key_file: PathBuf,
+    /// Name of the log and of the key that is made for it, as in `example.com/audit`.
+    pub origin: String,
 }
 
 /// What Status and metrics show.
@@ -127,36 +148,15 @@ pub enum OpenError {
         /// What it may be.
         range: String,
     },
-    /// Configuration: another process writes here.
-    #[error("another process holds the audit directory `{}`; one process writes one directory", .dir.display())]
-    InUse {
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// Peer: somebody else changed a segment.
-    #[error(
-        "audit segment `{}` is corrupt at line {line}: {why}; move the segment away to keep it as evidence, or \
-         restore it",
-        .file.display()
-    )]
-    Corrupt {
-        /// The segment.
-        file: PathBuf,
-        /// Line, from 1.
-        line: u64,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The file system refused.
-    #[error("cannot {action} `{}`", .path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// The directory cannot be written on.
+    #[error(transparent)]
+    Log(#[from] BadLog),
+    /// Checkpoints cannot be signed.
+    #[error(transparent)]
+    Key(#[from] NoKey),
+    /// Us: a thread could not be started.
+    #[error("cannot start a thread of the audit")]
+    Thread(#[from] std::io::Error),
 }
 
 /// Why not every record is on disk after `close`.
@@ -189,6 +189,17 @@ pub struct Audit {
     when_full: WhenFull,
     written: watch::Receiver<Written>,
     writer: Mutex<Option<JoinHandle<Result<(), Unwritten>>>>,
+    verifier: VerifierKey,
+    windows: Windows,
+}
+
+/// What may be lost of records that nobody waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// When the process is killed: what was filled in this time, in normal running.
+    pub kill: Duration,
+    /// When the machine crashes.
+    pub crash: Duration,
 }
 
 impl std::fmt::Debug for Audit {
@@ -198,15 +209,18 @@ impl std::fmt::Debug for Audit {
 }
 
 impl Audit {
-    /// Takes the directory, checks its last segment, cuts off a line that a kill left torn, and starts the
-    /// writer.
+    /// Takes the directory, checks its last segment, cuts off a block that a kill left torn, and starts the
+    /// writer. What the process before this one left open becomes a gap.
     ///
     /// # Errors
     /// See `OpenError`; nothing is changed on disk unless the directory is ours.
     pub fn open(config: &AuditConfig, clock: WallClock) -> Result<Self, OpenError> {
         check(config)?;
-        let (segments, next_sequence) = Segments::open(&config.dir, config.segment_bytes_max)?;
-        Self::start(config, clock, segments, next_sequence)
+        let signer = key::read_or_make(&config.key_file, &config.origin)?;
+        let verifier = signer.verifier().clone();
+        let (log, found) = Log::open(&config.dir, config.segment_bytes_max, signer)?;
+        let left_open = found.is_unclean.then(|| left_open(config, found));
+        Self::start(config, clock, log, found.next, left_open, verifier)
     }
 
     fn start<D: Disk>(
@@ -214,22 +228,42 @@ impl Audit {
         clock: WallClock,
         disk: D,
         next_sequence: u64,
+        left_open: Option<Entry>,
+        verifier: VerifierKey,
     ) -> Result<Self, OpenError> {
         let queue = Arc::new(Queue::new(config.queue_max));
         let (publish, written) = watch::channel(Written { sequence: next_sequence - 1, closed: false });
-        let writer = Writer::new(Arc::clone(&queue), disk, clock, publish, next_sequence, config);
+        let (unpacked, to_pack) = crossbeam_channel::unbounded();
+        let writer = Writer::new(Arc::clone(&queue), disk, clock, publish, unpacked, next_sequence, config);
+        let dir: Arc<Path> = config.dir.as_path().into();
+        let packed = Arc::clone(&dir);
+        // Ends with the writer, whose end of the channel is the only one.
+        let _detached =
+            thread::Builder::new().name("audit-packer".to_owned()).spawn(move || pack(&packed, &to_pack))?;
         let thread =
-            thread::Builder::new().name("audit-writer".to_owned()).spawn(move || writer.run()).map_err(
-                |source| OpenError::Io { action: "start a writer for", path: config.dir.clone(), source },
-            )?;
+            thread::Builder::new().name("audit-writer".to_owned()).spawn(move || writer.run(left_open))?;
         queue.set_writer(thread.thread().clone());
         Ok(Self {
             queue,
-            dir: config.dir.as_path().into(),
+            dir,
             when_full: config.when_full,
             written,
             writer: Mutex::new(Some(thread)),
+            verifier,
+            windows: Windows { kill: config.flush_interval, crash: config.sync_interval },
         })
+    }
+
+    /// The key that verifies this node's checkpoints; its name is the log's origin.
+    #[must_use]
+    pub fn verifier(&self) -> &VerifierKey {
+        &self.verifier
+    }
+
+    /// What may be lost of records that nobody waited for.
+    #[must_use]
+    pub fn windows(&self) -> Windows {
+        self.windows
     }
 
     /// Takes a place for one record: no lock, no system call.
@@ -270,10 +304,10 @@ impl Audit {
 
     /// Records a change that is never held back for want of a place: what finds none is counted as lost, and a gap record
     /// tells. Returns whether it found one.
-    pub fn record(&self, time_ms: u64, body: record::Body) -> bool {
+    pub fn record(&self, time_ms: u64, entry: Entry) -> bool {
         match self.reserve() {
             Ok(place) => {
-                place.fill_body(time_ms, body);
+                place.fill_entry(time_ms, entry);
                 true
             }
             Err(Full) => {
@@ -342,12 +376,40 @@ impl AuditConfig {
     /// The defaults, in `dir`.
     #[must_use]
     pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
         Self {
-            dir: dir.into(),
+            key_file: dir.with_extension("key"),
+            dir,
             queue_max: QUEUE_MAX_DEFAULT,
             when_full: WhenFull::Deny,
             segment_bytes_max: SEGMENT_BYTES_MAX_DEFAULT,
             flush_interval: FLUSH_INTERVAL_DEFAULT,
+            sync_interval: SYNC_INTERVAL_DEFAULT,
+            origin: "localhost/audit".to_owned(),
+        }
+    }
+}
+
+/// What the end of a log says that was not closed. How many records its process had taken on and not written, nobody knows; no more than
+/// its queue holds.
+fn left_open(config: &AuditConfig, found: Found) -> Entry {
+    let last = found.next - 1;
+    let mut cursor = Cursor::new(config.dir.as_path().into(), last);
+    let record = cursor.read(last).ok().flatten().and_then(|(_, bytes)| v1::Record::decode(bytes).ok());
+    tracing::warn!(last, "the audit was not closed in order; records that were not written yet are gone");
+    Entry::Gap(v1::GapRecord {
+        lost: 0,
+        cause: Cause::UncleanStop.into(),
+        lost_max: config.queue_max as u64,
+        since: record.and_then(|record| record.time),
+    })
+}
+
+/// Packs segments as they are closed. One that cannot be packed stays as it is, and is tried again at the next start.
+fn pack(dir: &Path, segments: &Receiver<u64>) {
+    for first in segments {
+        if let Err(error) = log::pack(dir, first) {
+            tracing::warn!(%error, first, "an audit segment could not be packed, it stays as it is");
         }
     }
 }

@@ -17,10 +17,9 @@ use std::{
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 
-use super::{
-    Full,
-    record::{Body, IntoBody},
-};
+use cardea_proto::v1::record::Entry;
+
+use super::{Full, record::IntoEntry};
 
 /// Set in `Queue::taken` once the queue takes no more reservations. Above every possible count, so that the
 /// hot path compares once.
@@ -33,7 +32,7 @@ pub(super) struct Queue {
     /// INVARIANT (a place fits): every entry in `waiting` has its place counted here, and the count never
     /// passes the capacity of `waiting`; so filling a place cannot fail.
     taken: AtomicUsize,
-    waiting: ArrayQueue<Entry>,
+    waiting: ArrayQueue<Filled>,
     /// The writer is woken by the place whose number reaches this; `usize::MAX` once that has happened.
     wake_at: AtomicUsize,
     lost: AtomicU64,
@@ -44,9 +43,9 @@ pub(super) struct Queue {
 }
 
 /// A filled place.
-pub(super) struct Entry {
+pub(super) struct Filled {
     pub(super) time_ms: u64,
-    pub(super) body: Box<dyn IntoBody>,
+    pub(super) entry: Box<dyn IntoEntry>,
 }
 
 /// The right to one record: a verdict that holds a place can be released. Dropped unfilled, it is given back.
@@ -59,16 +58,16 @@ pub struct Place<'audit> {
 
 impl Place<'_> {
     /// Hands the entry to the writer. `time_ms` is wall time in milliseconds since 1970.
-    pub fn fill(self, time_ms: u64, entry: Box<dyn IntoBody>) {
+    pub fn fill(self, time_ms: u64, entry: Box<dyn IntoEntry>) {
         let (queue, number) = (self.queue, self.number);
         // From here the place belongs to the entry, and the writer gives it back.
         std::mem::forget(self);
-        queue.push(Entry { time_ms, body: entry }, number);
+        queue.push(Filled { time_ms, entry }, number);
     }
 
     /// As `fill`, for a record that needs no further formatting.
-    pub fn fill_body(self, time_ms: u64, body: Body) {
-        self.fill(time_ms, Box::new(body));
+    pub fn fill_entry(self, time_ms: u64, entry: Entry) {
+        self.fill(time_ms, Box::new(entry));
     }
 }
 
@@ -100,8 +99,8 @@ impl Queue {
         }
     }
 
-    fn push(&self, entry: Entry, number: usize) {
-        if self.waiting.push(entry).is_err() {
+    fn push(&self, filled: Filled, number: usize) {
+        if self.waiting.push(filled).is_err() {
             debug_assert!(false, "INVARIANT (a place fits)");
             self.count_lost(1);
             self.release(1);
@@ -140,7 +139,7 @@ impl Queue {
         self.wake_at.store(self.waiting.capacity() / 2 + 1, Ordering::Relaxed);
     }
 
-    pub(super) fn pop(&self) -> Option<Entry> {
+    pub(super) fn pop(&self) -> Option<Filled> {
         self.waiting.pop()
     }
 
@@ -212,8 +211,7 @@ mod tests {
     use super::*;
 
     fn fill(queue: &Queue) {
-        let body = Body::Gap(super::super::record::GapRecord { lost: 0 });
-        queue.reserve().unwrap().fill_body(0, body);
+        queue.reserve().unwrap().fill_entry(0, Entry::Gap(cardea_proto::v1::GapRecord::default()));
     }
 
     #[test]

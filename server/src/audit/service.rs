@@ -11,6 +11,7 @@ use futures_util::{StreamExt as _, stream, stream::BoxStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
+use super::log::BadRead;
 use super::{Audit, Filter, Tail, TailError};
 use crate::shutdown::Shutdown;
 
@@ -76,22 +77,19 @@ async fn step(
     };
     match batch {
         Ok(None) => None,
-        Ok(Some(batch)) => {
-            let records = batch.into_iter().map(Into::into).collect();
-            Some((Ok(v1::StreamRecordsResponse { records }), Some(consumer)))
-        }
+        Ok(Some(records)) => Some((Ok(v1::StreamRecordsResponse { records }), Some(consumer))),
         Err(error) => Some((Err(status(&error)), None)),
     }
 }
 
 fn status(error: &TailError) -> Status {
     match error {
-        TailError::Missing { .. } => Status::out_of_range(error.to_string()),
-        TailError::Corrupt { .. } => {
+        TailError::Log(BadRead::Missing { .. }) => Status::out_of_range(error.to_string()),
+        TailError::Log(BadRead::Corrupt { .. }) | TailError::Unknown { .. } => {
             tracing::error!(%error, "audit stream ended");
             Status::data_loss(error.to_string())
         }
-        TailError::Io(source) => {
+        TailError::Log(BadRead::Io(source)) => {
             tracing::error!(%source, "audit stream ended, the segments cannot be read");
             Status::unavailable(error.to_string())
         }

@@ -1,23 +1,29 @@
-//! The writer: one thread that drains the queue, numbers the records, and appends them to the segments.
+//! The writer: one thread that drains the queue, numbers the records, appends them to the log, syncs and signs it.
 //!
-//! Owns: the next sequence number, the batch in hand (at most `BATCH_BYTES_MAX` and one line), the gaps not yet
-//! written, the retries.
+//! Owns: the next sequence number, the batch in hand (at most `BATCH_BYTES_MAX` and one record), the gaps not yet
+//! written, when the log is synced and signed, the retries.
 //! Never does: drop a batch that the disk refused. It keeps trying the same bytes, the queue fills up behind
-//! it, and the configured choice decides; only `close` gives up, after `CLOSE_WAIT_MAX`, and says how many.
+//! it, and the configured choice decides; only `close` gives up, after `CLOSE_WAIT_MAX`, and says how many. It never shows a record to
+//! readers that a crash of the machine could take back.
 
-use std::{collections::VecDeque, sync::Arc, thread, time::Duration};
+use std::{collections::VecDeque, io, sync::Arc, thread, time::Duration};
 
+use cardea_proto::v1::{self, gap_record::Cause, record::Entry};
+use crossbeam_channel::Sender;
 use tokio::sync::watch;
 
 use super::{
     AuditConfig, WallClock, Written,
+    log::{Batch, Log},
     queue::Queue,
-    record::{Body, GapRecord, Record},
-    segments::Disk,
+    record::{self, gap, timestamp},
 };
 
-/// Most bytes of one write, give or take one line; bounds what the writer holds in memory.
+/// Most bytes of one write, give or take one record; bounds what the writer holds in memory.
 pub(super) const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+/// How often what was appended is signed: a reader waits no longer for a proof.
+const SIGN_INTERVAL_MS: u64 = 1_000;
 
 /// First pause after the disk refused; doubles up to `RETRY_PAUSE_MAX`.
 const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(10);
@@ -35,15 +41,70 @@ pub(super) struct Unwritten {
     pub(super) why: String,
 }
 
+/// Where the writer puts its batches.
+pub(super) trait Disk: Send + 'static {
+    /// Appends a batch: all of it, or an error and the caller tries the same again.
+    fn append(&mut self, batch: &Batch) -> io::Result<()>;
+
+    /// Makes what was appended survive a crash of the machine.
+    fn sync(&mut self) -> io::Result<()>;
+
+    /// Signs what was synced.
+    fn sign(&mut self) -> io::Result<()>;
+
+    /// Signs, and marks the log as closed in order.
+    fn close(&mut self) -> io::Result<()>;
+
+    /// Whether the open segment should end with the tile in hand.
+    fn is_full(&self) -> bool;
+
+    /// First record of a segment that is closed and waits to be packed, each once.
+    fn take_unpacked(&mut self) -> Option<u64>;
+}
+
+impl Disk for Log {
+    fn append(&mut self, batch: &Batch) -> io::Result<()> {
+        Self::append(self, batch)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Self::sync(self)
+    }
+
+    fn sign(&mut self) -> io::Result<()> {
+        Self::sign(self)
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        Self::close(self)
+    }
+
+    fn is_full(&self) -> bool {
+        Self::is_full(self)
+    }
+
+    fn take_unpacked(&mut self) -> Option<u64> {
+        Self::take_unpacked(self)
+    }
+}
+
 pub(super) struct Writer<D> {
     queue: Arc<Queue>,
     disk: D,
     clock: WallClock,
     written: watch::Sender<Written>,
     flush_interval: Duration,
+    sync_interval_ms: u64,
     batch_bytes_max: usize,
-    next_sequence: u64,
     batch: Batch,
+    /// Places that the batch occupies; gaps have none.
+    places: usize,
+    /// The record in hand, encoded.
+    encoded: Vec<u8>,
+    /// Segments for whoever packs them.
+    unpacked: Sender<u64>,
+    synced_ms: u64,
+    signed_ms: u64,
     /// Gaps in the order of their places.
     gaps: VecDeque<Gap>,
     /// Entries taken from the queue so far; gaps are placed by this count.
@@ -52,15 +113,6 @@ pub(super) struct Writer<D> {
     lost_placed: u64,
     /// How long the closing writer has waited so far.
     waited: Duration,
-}
-
-/// Lines that are on their way to the disk.
-#[derive(Default)]
-struct Batch {
-    lines: Vec<u8>,
-    records: u64,
-    /// Places that the lines occupy; gaps have none.
-    places: usize,
 }
 
 /// Records lost at one place of the order: after the entry numbered `after`.
@@ -87,6 +139,7 @@ impl<D: Disk> Writer<D> {
         disk: D,
         clock: WallClock,
         written: watch::Sender<Written>,
+        unpacked: Sender<u64>,
         next_sequence: u64,
         config: &AuditConfig,
     ) -> Self {
@@ -97,9 +150,14 @@ impl<D: Disk> Writer<D> {
             clock,
             written,
             flush_interval: config.flush_interval,
+            sync_interval_ms: u64::try_from(config.sync_interval.as_millis()).unwrap_or(u64::MAX),
             batch_bytes_max: BATCH_BYTES_MAX.min(segment_bytes_max),
-            next_sequence,
-            batch: Batch::default(),
+            batch: Batch::new(next_sequence),
+            places: 0,
+            encoded: Vec::new(),
+            unpacked,
+            synced_ms: 0,
+            signed_ms: 0,
             gaps: VecDeque::new(),
             popped: 0,
             lost_placed: 0,
@@ -107,10 +165,15 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Runs until the queue is closed and all is written, or until `CLOSE_WAIT_MAX` after closing.
-    pub(super) fn run(mut self) -> Result<(), Unwritten> {
+    /// Runs until the queue is closed and all is written, or until `CLOSE_WAIT_MAX` after closing. What the process before this one
+    /// left open comes first.
+    pub(super) fn run(mut self, left_open: Option<Entry>) -> Result<(), Unwritten> {
         let _end = EndOnDrop(Arc::clone(&self.queue));
-        let result = self.drain_until_closed().and_then(|()| self.sync());
+        if let Some(gap) = left_open {
+            let time_ms = (self.clock)();
+            self.add(time_ms, gap);
+        }
+        let result = self.drain_until_closed().and_then(|()| self.close());
         self.written.send_modify(|written| written.closed = true);
         result
     }
@@ -121,10 +184,11 @@ impl<D: Disk> Writer<D> {
             let closed = self.queue.is_closed();
             self.queue.wake_when_half_full();
             self.collect();
-            let more = self.batch.lines.len() >= self.batch_bytes_max;
+            let more = self.is_cut();
             self.write_batch()?;
             self.place_lost();
             self.release_batch();
+            self.keep_up()?;
             if more || !self.gaps.is_empty() {
                 continue;
             }
@@ -141,18 +205,24 @@ impl<D: Disk> Writer<D> {
 
     /// Takes entries and gaps in their order until the batch is full or there are no more.
     fn collect(&mut self) {
-        while self.batch.lines.len() < self.batch_bytes_max {
+        while !self.is_cut() {
             if let Some(lost) = self.gap_due() {
                 let time_ms = (self.clock)();
-                self.add(time_ms, Body::Gap(GapRecord { lost }));
-            } else if let Some(entry) = self.queue.pop() {
+                self.add(time_ms, gap(lost, Cause::QueueFull));
+            } else if let Some(filled) = self.queue.pop() {
                 self.popped += 1;
-                self.batch.places += 1;
-                self.add(entry.time_ms, entry.body.into_body());
+                self.places += 1;
+                self.add(filled.time_ms, filled.entry.into_entry());
             } else {
                 return;
             }
         }
+    }
+
+    /// Whether the batch should take no more: it is full, or the segment ends here.
+    fn is_cut(&self) -> bool {
+        self.batch.bytes() >= self.batch_bytes_max
+            || (self.batch.records() > 0 && self.disk.is_full() && self.batch.ends_tile())
     }
 
     fn gap_due(&mut self) -> Option<u64> {
@@ -160,37 +230,62 @@ impl<D: Disk> Writer<D> {
         if due { self.gaps.pop_front().map(|gap| gap.lost) } else { None }
     }
 
-    fn add(&mut self, time_ms: u64, body: Body) {
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        self.batch.records += 1;
-        let record = Record { sequence, time_ms, body };
-        if !record.write_line(&mut self.batch.lines) {
+    fn add(&mut self, time_ms: u64, entry: Entry) {
+        let sequence = self.batch.next();
+        let time = timestamp(i64::try_from(time_ms).unwrap_or(i64::MAX));
+        let record = v1::Record { sequence, time: Some(time), entry: Some(entry) };
+        if !record::encode(record, &mut self.encoded) {
             self.queue.count_lost(1);
             self.lost_placed += 1;
             tracing::error!(sequence, "audit record too long to be written, a gap stands in its place");
         }
+        self.batch.push(&self.encoded);
     }
 
     /// Writes the batch, however often it takes.
     fn write_batch(&mut self) -> Result<(), Unwritten> {
-        if self.batch.lines.is_empty() {
+        if self.batch.records() == 0 {
             return Ok(());
         }
-        let first = self.next_sequence - self.batch.records;
-        self.until_it_works(|writer| writer.disk.append(first, &writer.batch.lines))?;
-        self.written.send_modify(|written| written.sequence = self.next_sequence - 1);
+        self.until_it_works(|writer| writer.disk.append(&writer.batch))
+    }
+
+    /// Syncs and signs where it is time, and tells readers how far the log goes.
+    fn keep_up(&mut self) -> Result<(), Unwritten> {
+        let now = (self.clock)();
+        if self.batch.next() - 1 > self.written.borrow().sequence
+            && is_due(now, self.synced_ms, self.sync_interval_ms)
+        {
+            self.sync()?;
+            self.synced_ms = now;
+        }
+        if is_due(now, self.signed_ms, SIGN_INTERVAL_MS) {
+            self.sync()?;
+            self.until_it_works(|writer| writer.disk.sign())?;
+            self.signed_ms = now;
+        }
+        while let Some(first) = self.disk.take_unpacked() {
+            // Whoever packs ends only with the process.
+            let _unheard = self.unpacked.send(first);
+        }
         Ok(())
     }
 
     fn sync(&mut self) -> Result<(), Unwritten> {
-        self.until_it_works(|writer| writer.disk.sync())
+        if self.batch.next() - 1 == self.written.borrow().sequence {
+            return Ok(());
+        }
+        self.until_it_works(|writer| writer.disk.sync())?;
+        self.written.send_modify(|written| written.sequence = self.batch.next() - 1);
+        Ok(())
     }
 
-    fn until_it_works(
-        &mut self,
-        attempt: impl Fn(&mut Self) -> std::io::Result<()>,
-    ) -> Result<(), Unwritten> {
+    fn close(&mut self) -> Result<(), Unwritten> {
+        self.sync()?;
+        self.until_it_works(|writer| writer.disk.close())
+    }
+
+    fn until_it_works(&mut self, attempt: impl Fn(&mut Self) -> io::Result<()>) -> Result<(), Unwritten> {
         let mut pause = RETRY_PAUSE_FIRST;
         let mut failed = false;
         while let Err(error) = attempt(self) {
@@ -227,7 +322,7 @@ impl<D: Disk> Writer<D> {
 
     fn give_up(&self, why: String) -> Unwritten {
         let places = self.queue.taken() as u64;
-        let gaps = self.batch.records - self.batch.places as u64;
+        let gaps = self.batch.records().saturating_sub(self.places as u64);
         Unwritten { records: places + gaps, why }
     }
 
@@ -244,9 +339,13 @@ impl<D: Disk> Writer<D> {
     }
 
     fn release_batch(&mut self) {
-        self.queue.release(self.batch.places);
-        self.batch.lines.clear();
-        self.batch.places = 0;
-        self.batch.records = 0;
+        self.queue.release(self.places);
+        self.places = 0;
+        self.batch.clear();
     }
+}
+
+/// Whether so much time has passed; a clock that was set back has passed everything.
+fn is_due(now_ms: u64, last_ms: u64, interval_ms: u64) -> bool {
+    now_ms.checked_sub(last_ms).is_none_or(|passed| passed >= interval_ms)
 }

@@ -18,13 +18,13 @@ use cardea_policy_store::pack::{self, Packed};
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_policy_store::stamp::Stamp;
 use cardea_policy_store::trust::{Expiry, Trust, Verified, accept_unsigned};
+use cardea_proto::v1::record::Entry;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use smol_str::SmolStr;
 
 use super::later::Later;
 use super::local::{Found, fingerprint};
 use super::{Bundles, Command, Local, Offer, Refused};
-use crate::audit::record::Body;
 use crate::bundle_admin::{Asked, Change, Health, Kept, Refusal, Source, SourceHealth, record};
 use crate::config;
 use crate::limits;
@@ -387,9 +387,9 @@ impl Keeper {
         self.content = Some(ready.content);
         self.said_stale = false;
         let mut body = record(change, &kept, asked);
-        if let (Body::Bundle(record), Some((version, by))) = (&mut body, snapshot.approvals().version()) {
+        if let (Entry::Bundle(record), Some((version, by))) = (&mut body, snapshot.approvals().version()) {
             record.baseline_version = version;
-            record.baseline_approved_by = by.clone();
+            record.baseline_approved_by = by.to_string();
         }
         self.pipeline.record(body, now);
         Ok(kept)

@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod audit;
 mod baseline;
 mod bundle;
 pub mod demo;
@@ -73,6 +74,9 @@ enum Command {
     /// Look at files of approved behaviour, compare them, and drop what is unused.
     #[command(subcommand)]
     Baseline(baseline::BaselineCommand),
+    /// Read the audit log, and verify that it is what was signed.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Show what changes on a node as it happens: answers that are taken back, sessions, signals, bundles.
     ///
     /// Follows the audit stream until Ctrl-C. Exit code 0: interrupted; 2: could not run, or the node ended the stream.
@@ -189,6 +193,7 @@ pub fn run() -> ExitCode {
         Command::Hold(command) => hold::run(&command),
         Command::Monitor(command) => monitor::run(&command),
         Command::Baseline(command) => baseline::run(&command),
+        Command::Audit(command) => audit::run(&command),
         Command::Watch(args) => watch::run(&args),
         Command::Eval(args) => eval::run(&args),
     }

@@ -7,8 +7,8 @@ use cardea_client::v1;
 use clap::Args;
 
 use super::bundle::node::{self, Failure, TlsArgs};
+use crate::audit::stored::Stored;
 use crate::monitor::Fault;
-use crate::monitor::segments::Segments;
 use crate::proving::words::Span;
 
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ impl RecordArgs {
     /// Shows every record, in the order of its node.
     pub(super) fn each(&self, mut visit: impl FnMut(&v1::Record) -> Result<(), Fault>) -> Result<(), Fault> {
         let Some(url) = &self.url else {
-            return Segments::open(&self.audit)?.try_for_each(|record| visit(&record?));
+            return Stored::open(&self.audit)?.try_for_each(|record| visit(&record?));
         };
         let here = |what: String| Fault { place: url.clone(), what };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -187,6 +187,11 @@ fn hold_event<'a>(decided: &'a v1::DecisionRecord, common: Event<'a>) -> Event<'
     }
 }
 
+/// What a record tells, in a line; `None`: it is no change.
+pub(super) fn told(record: &v1::Record, colour: bool) -> Option<String> {
+    event(record).map(|event| line(&event, colour))
+}
+
 fn line(event: &Event<'_>, colour: bool) -> String {
     let mut text = format!("{}  ", event.time.as_deref().unwrap_or("-"));
     let paint = match event.decision {

@@ -264,7 +264,24 @@ fn audit(reader: &mut Reader<'_>, base: &Path, flags: &Overrides, default: &Audi
         queue_max: size(queue),
         segment_mb: reader.number("audit", "segment_mb", default.segment_mb, limits::AUDIT_SEGMENT_MB_RANGE),
         replayable: reader.flag("audit", "replayable", default.replayable),
+        sync_ms: reader.number("audit", "sync_ms", default.sync_ms, limits::AUDIT_SYNC_MS_RANGE),
+        key_file: path(reader, base, "audit", "key_file"),
+        origin: origin(reader),
     }
+}
+
+fn origin(reader: &mut Reader<'_>) -> Option<String> {
+    let text = reader.text("audit", "origin")?;
+    let is_bad = |one: char| one.is_whitespace() || one.is_control() || one == '+';
+    if text.value.is_empty() || text.value.contains(is_bad) {
+        let fault = Fault::new(
+            "`audit.origin` is no name of a log",
+            "give one without spaces and plus, as in \"example.com/audit\"",
+        );
+        reader.faults.push(fault.at(text.span, "not a name"));
+        return None;
+    }
+    Some(text.value)
 }
 
 fn state(reader: &mut Reader<'_>, base: &Path, flags: &Overrides, default: &State) -> State {

@@ -145,6 +145,30 @@ pub struct Audit {
     pub segment_mb: u64,
     /// Whether records hold what it takes to judge an attempt again.
     pub replayable: bool,
+    /// How often records are made to survive a crash of the machine, in milliseconds.
+    pub sync_ms: u64,
+    /// The key that signs checkpoints; `None`: beside the directory, with the extension `key`.
+    pub key_file: Option<PathBuf>,
+    /// Name of the log, for the key that is made for it; `None`: `HOSTNAME/audit`.
+    pub origin: Option<String>,
+}
+
+impl Audit {
+    /// Where the key lies.
+    #[must_use]
+    pub fn key(&self) -> PathBuf {
+        self.key_file.clone().unwrap_or_else(|| self.dir.with_extension("key"))
+    }
+
+    /// The name of a log that has no key yet.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let is_name = |host: &String| !host.is_empty() && !host.contains(['+', ' ']);
+        self.origin.clone().unwrap_or_else(|| {
+            format!("{}/audit", Some(host()).filter(is_name).unwrap_or_else(|| "localhost".to_owned()))
+        })
+    }
 }
 
 /// The choice for a full audit queue.
@@ -279,6 +303,9 @@ impl Default for Config {
                 queue_max: 65_536,
                 segment_mb: 64,
                 replayable: false,
+                sync_ms: 20,
+                key_file: None,
+                origin: None,
             },
             state: State {
                 dir: PathBuf::from("state"),
@@ -360,6 +387,9 @@ impl Config {
             ("audit.queue_max", self.audit.queue_max.to_string()),
             ("audit.segment_mb", self.audit.segment_mb.to_string()),
             ("audit.replayable", self.audit.replayable.to_string()),
+            ("audit.sync_ms", self.audit.sync_ms.to_string()),
+            ("audit.key_file", show(&self.audit.key())),
+            ("audit.origin", self.audit.name()),
             ("state.dir", show(&self.state.dir)),
             ("state.sessions_max", self.state.sessions_max.to_string()),
             ("state.stored_sessions_max", self.state.stored_sessions_max.to_string()),

@@ -40,7 +40,10 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("listen", &["grpc", "uds", "http"]),
     ("tls", &["cert", "key", "client_ca"]),
     ("workers", &["count"]),
-    ("audit", &["dir", "when_full", "queue_max", "segment_mb", "replayable"]),
+    (
+        "audit",
+        &["dir", "when_full", "queue_max", "segment_mb", "replayable", "sync_ms", "key_file", "origin"],
+    ),
     (
         "state",
         &[

@@ -19,7 +19,6 @@ use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{native, wire};
-use crate::audit::record;
 use crate::holds::{
     Answer, Batch, Cause, CauseKind, End, Engine, Forget, Holds, Opened, Opening, Registration, ResumeToken,
     Stopping, Waiting,
@@ -335,11 +334,11 @@ pub(super) fn cause_message(cause: &Cause) -> v1::HoldCause {
 }
 
 /// A cause for a record.
-pub(crate) fn cause_record(cause: &Cause) -> record::HoldCause {
-    record::HoldCause {
-        kind: kind(cause.kind),
-        name: cause.name.clone(),
-        change: cause.change.into(),
+pub(crate) fn cause_record(cause: &Cause) -> v1::HoldCause {
+    v1::HoldCause {
+        kind: kind(cause.kind).into(),
+        name: cause.name.to_string(),
+        change: cause.change.to_owned(),
         state_version: cause.state_version,
     }
 }

@@ -14,15 +14,14 @@ use cardea_core::time::Now;
 use cardea_policy_store::digest::Digest;
 use cardea_policy_store::settings::Requirement;
 use cardea_policy_store::snapshot::Snapshot;
-use cardea_proto::v1;
 use cardea_proto::v1::review_service_server::ReviewService;
+use cardea_proto::v1::{self, record::Entry};
 use smol_str::SmolStr;
 use tonic::{Request, Response, Status};
 
 use super::admin::peer_name;
 use super::{sessions, wire};
-use crate::audit::record::{Body, ObservedRecord};
-use crate::pipeline::{Pipeline, recorded};
+use crate::pipeline::{Pipeline, observed_record, recorded};
 use crate::reviews::{deviation, record};
 use crate::state::{Known, NotDecided, Settled};
 
@@ -67,8 +66,8 @@ impl ReviewDoor {
                 _ => "approved",
             };
             let mut body = record(&known, word, version);
-            if let Body::Review(record) = &mut body {
-                record.asked_by = peer;
+            if let Entry::Review(record) = &mut body {
+                record.asked_by = peer.into();
             }
             self.0.record(body, now);
         }
@@ -296,10 +295,8 @@ fn message(known: &Known, now: Now) -> v1::Review {
             used_at: review.used_ms().map(wire::timestamp),
         }),
         rejected_until: review.rejected().map(|no| wire::timestamp(no.until_ms)),
-        deviation: shown.map(|asked| deviation(asked).into()),
-        learnable: shown
-            .and_then(|asked| asked.named.as_ref())
-            .map(|named| ObservedRecord::from(named).into()),
+        deviation: shown.map(deviation),
+        learnable: shown.and_then(|asked| asked.named.as_ref()).map(observed_record),
         into_baseline: review.approved().is_some_and(|yes| yes.into_baseline) && review.rejected().is_none(),
     }
 }

@@ -6,13 +6,12 @@ use cardea_core::attempt::NAME_BYTES_MAX;
 use cardea_core::session::{Session, Status as SessionStatus};
 use cardea_core::time::Now;
 use cardea_policy_store::snapshot::Snapshot;
-use cardea_proto::v1;
 use cardea_proto::v1::session_service_server::SessionService;
+use cardea_proto::v1::{self, record::Entry};
 use smol_str::SmolStr;
 use tonic::{Request, Response, Status};
 
 use super::wire;
-use crate::audit::record::{Body, Entity, SessionRecord};
 use crate::concluding::Why;
 use crate::ledger::LedgerFault;
 use crate::pipeline::{Pipeline, entity};
@@ -44,21 +43,21 @@ impl SessionDoor {
     }
 
     fn record(&self, session: &Session, change: &'static str, version: u64, reason: &str, now: Now) {
-        let body = SessionRecord {
-            session_id: session.id.clone(),
+        let body = v1::SessionRecord {
+            session_id: session.id.to_string(),
             principal: Some(entity(&session.principal)),
-            change: SmolStr::new_static(change),
+            change: change.to_owned(),
             state_version: version,
             reason: reason.into(),
         };
-        self.0.record(Body::Session(body), now);
+        self.0.record(Entry::Session(body), now);
     }
 
     /// Ends sessions. The record, of a session or a principal, stands before those of what it takes back.
     fn end_and_record(
         &self,
         target: &Target,
-        (session_id, principal): (SmolStr, Option<Entity>),
+        (session_id, principal): (SmolStr, Option<v1::EntityRef>),
         reason: SmolStr,
         now: Now,
     ) -> Result<Closed, Status> {
@@ -66,10 +65,14 @@ impl SessionDoor {
         let _recorded_first = self.0.state().feed().keep_back();
         let why = Why::operator(reason.clone());
         let closed = self.0.end(target, &why, life_ms, now).map_err(|_| table_full())?;
-        let change = SmolStr::new_static("ended");
-        let state_version = closed.version;
-        let record = SessionRecord { session_id, principal, change, state_version, reason };
-        self.0.record(Body::Session(record), now);
+        let record = v1::SessionRecord {
+            session_id: session_id.into(),
+            principal,
+            change: "ended".to_owned(),
+            state_version: closed.version,
+            reason: reason.into(),
+        };
+        self.0.record(Entry::Session(record), now);
         Ok(closed)
     }
 

@@ -9,14 +9,13 @@ use cardea_core::subject::Standing;
 use cardea_core::time::Now;
 use cardea_policy_store::engine::Uid;
 use cardea_policy_store::snapshot::Snapshot;
-use cardea_proto::v1;
 use cardea_proto::v1::signal::Change as Told;
 use cardea_proto::v1::signal_service_server::SignalService;
+use cardea_proto::v1::{self, record::Entry};
 use smol_str::SmolStr;
 use tonic::{Request, Response, Status};
 
 use super::{sessions, wire};
-use crate::audit::record::{Body, SignalRecord};
 use crate::concluding::Why;
 use crate::ledger::LedgerFault;
 use crate::limits;
@@ -63,18 +62,18 @@ impl SignalDoor {
                 (v1::SignalOutcome::Refused, self.0.state().version())
             }
         };
-        let record = SignalRecord {
+        let record = v1::SignalRecord {
             subject: read.subject.as_ref().map(entity),
-            kind: read.kind,
-            source: message.source.into(),
-            outcome: SmolStr::new_static(outcome_name(outcome)),
+            kind: read.kind.into(),
+            source: message.source,
+            outcome: outcome_name(outcome).to_owned(),
             state_version: version,
-            reason: read.reason,
-            session_id: read.session_id,
-            txn: SmolStr::default(),
-            token_id: SmolStr::default(),
+            reason: read.reason.into(),
+            session_id: read.session_id.into(),
+            txn: String::new(),
+            token_id: String::new(),
         };
-        self.0.record(Body::Signal(record), now);
+        self.0.record(Entry::Signal(record), now);
         (outcome, version)
     }
 }

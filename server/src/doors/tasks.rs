@@ -10,14 +10,13 @@ use cardea_core::task::life::{self, Approval, Life, Narrowing, Standing, Step, T
 use cardea_core::task::{ResourcePattern, SCOPE_MAX};
 use cardea_core::time::Now;
 use cardea_policy_store::snapshot::Snapshot;
-use cardea_proto::v1;
 use cardea_proto::v1::task_service_server::TaskService;
+use cardea_proto::v1::{self, record::Entry};
 use smol_str::SmolStr;
 use tonic::{Request, Response, Status};
 
 use super::admin::peer_name;
 use super::{sessions, wire};
-use crate::audit::record::{Body, TaskRecord};
 use crate::pipeline::{Pipeline, entity};
 use crate::state::{Decided, TaskRefusal};
 
@@ -82,18 +81,18 @@ impl TaskDoor {
         let Decided { life, version, changed } = decided;
         if changed {
             let approval = life.approval();
-            let record = TaskRecord {
-                task_id: approval.task.id.clone(),
-                agent: entity(&approval.agent),
+            let record = v1::TaskRecord {
+                task_id: approval.task.id.to_string(),
+                agent: Some(entity(&approval.agent)),
                 on_behalf_of: approval.on_behalf_of.as_ref().map(entity),
-                change: SmolStr::new_static(word),
-                by: wire::named_entity(&asked.by),
+                change: word.to_owned(),
+                by: Some(wire::named_message(&asked.by)),
                 state_version: version,
-                reason: asked.reason,
-                asked_by: asked.peer,
-                not_after: life.task().not_after_ms.unwrap_or(approval.latest_end_ms),
+                reason: asked.reason.into(),
+                asked_by: asked.peer.into(),
+                not_after: Some(wire::timestamp(life.task().not_after_ms.unwrap_or(approval.latest_end_ms))),
             };
-            self.0.record(Body::Task(Box::new(record)), now);
+            self.0.record(Entry::Task(record), now);
         }
         (life, version)
     }

@@ -86,10 +86,6 @@ pub(super) fn named_message(named: &Named) -> v1::EntityRef {
     v1::EntityRef { r#type: named.type_name.to_string(), id: named.id.to_string() }
 }
 
-pub(super) fn named_entity(named: &Named) -> crate::audit::record::Entity {
-    crate::audit::record::Entity { type_name: named.type_name.clone(), id: named.id.clone() }
-}
-
 /// How many things stand on a page, as the caller asks for.
 pub(super) fn page_size(asked: u32) -> Result<usize, Status> {
     match usize::try_from(asked).unwrap_or(usize::MAX) {

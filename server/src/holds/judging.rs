@@ -16,10 +16,10 @@ use super::fingerprint::fingerprint;
 use super::index::{Aspects, Dependencies};
 use super::outbox::{Forget, Pushed};
 use super::{Answer, Cause, CauseKind, Registration, Waiting};
-use crate::audit::record;
 use crate::limits;
 use crate::pipeline::{Reconsidered, Seen, Telling};
 use crate::state::{Key, State};
+use cardea_proto::v1;
 
 /// Why holds are judged again, and since when this node knows it.
 #[derive(Clone, Debug)]
@@ -257,11 +257,11 @@ impl<S> Engine<S> {
         let Given { attempt, seen, came_to, cause, before, noticed_ns, began } = given;
         let attempt_id =
             attempt.as_ref().map_or_else(|| seen.attempt_id.clone(), |attempt| attempt.id.clone());
-        let hold = record::HoldRecord {
-            enforcement_point: known.enforcement_point.clone(),
+        let hold = v1::HoldRecord {
+            enforcement_point: known.enforcement_point.to_string(),
             hold_id,
             cause: cause.as_deref().map(crate::doors::hold_cause_record),
-            before: before.map(crate::doors::decision).unwrap_or_default(),
+            before: before.map(crate::doors::decision).unwrap_or_default().into(),
         };
         let Reconsidered { verdict, basis, .. } = came_to;
         let snapshot = self.snapshot.clone();

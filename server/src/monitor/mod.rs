@@ -13,7 +13,6 @@ pub mod lines;
 pub mod prepared;
 pub mod report;
 pub mod score;
-pub mod segments;
 pub mod whole;
 
 use std::path::Path;
@@ -37,6 +36,12 @@ pub struct Fault {
     pub place: String,
     /// What is wrong, and the remedy.
     pub what: String,
+}
+
+impl From<crate::audit::stored::Unreadable> for Fault {
+    fn from(unreadable: crate::audit::stored::Unreadable) -> Self {
+        Self { place: unreadable.place, what: unreadable.what }
+    }
 }
 
 impl Fault {

@@ -1,4 +1,4 @@
-//! A decision on its way into the audit: shared pieces on the hot path, text on the writer's thread.
+//! A decision on its way into the audit: shared pieces on the hot path, a record on the writer's thread.
 
 use std::sync::Arc;
 
@@ -14,12 +14,14 @@ use cardea_core::verdict::{Deviated, FactValue, Verdict};
 use cardea_policy_store::engine::{Extension, Plain, Record, Uid, Value};
 use cardea_policy_store::fragment::Group;
 use cardea_policy_store::snapshot::Snapshot;
-use smol_str::{SmolStr, ToSmolStr};
+use cardea_proto::v1::value::Kind;
+use cardea_proto::v1::{self, record::Entry};
+use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::{Ages, Door};
-use crate::audit::IntoBody;
-use crate::audit::record::{self, Body, DecisionRecord, Entity};
+use crate::audit::IntoEntry;
+use crate::audit::record::{duration, timestamp, unix_ms};
 use crate::doors::decision;
 
 /// What a door saw of something that is no attempt; texts cut to 256 bytes.
@@ -66,11 +68,11 @@ pub(super) struct Decided {
     pub(super) facts: Option<(Facts, Now)>,
     pub(super) elapsed_ns: u64,
     /// For door `hold`.
-    pub(super) hold: Option<Box<record::HoldRecord>>,
+    pub(super) hold: Option<Box<v1::HoldRecord>>,
 }
 
-impl IntoBody for Decided {
-    fn into_body(self: Box<Self>) -> Body {
+impl IntoEntry for Decided {
+    fn into_entry(self: Box<Self>) -> Entry {
         let Self { id, door, snapshot, attempt, seen, verdict, state_version, ages, facts, elapsed_ns, hold } =
             *self;
         let replay = facts
@@ -80,39 +82,37 @@ impl IntoBody for Decided {
         let is_told = hold.is_some();
         let observed = observed(&verdict, attempt.as_ref(), snapshot.as_deref(), is_told);
         let snapshot = snapshot.as_deref();
-        let names = |policies: &[u32]| -> Vec<SmolStr> {
-            let policy = |at: &u32| Some(snapshot?.policy(*at)?.id.clone());
+        let names = |policies: &[u32]| -> Vec<String> {
+            let policy = |at: &u32| Some(snapshot?.policy(*at)?.id.to_string());
             policies.iter().filter_map(policy).collect()
         };
         let errored: Vec<u32> = verdict.errors().iter().map(|(at, _)| *at).collect();
-        let requirement = |at: &u16| Some(snapshot?.requirement(*at)?.0.clone());
-        let obligation = |at: &u32| snapshot?.policy(*at)?.obligation.clone();
+        let requirement = |at: &u16| Some(snapshot?.requirement(*at)?.0.to_string());
+        let obligation = |at: &u32| snapshot?.policy(*at)?.obligation.as_ref().map(SmolStr::to_string);
         let hops =
-            attempt.iter().flat_map(Attempt::hops).zip(verdict.hops()).map(|(uid, hop)| record::HopVerdict {
+            attempt.iter().flat_map(Attempt::hops).zip(verdict.hops()).map(|(uid, hop)| v1::HopVerdict {
                 principal: Some(entity(uid)),
-                decision: decision(hop.decision),
+                decision: decision(hop.decision).into(),
                 determining_policies: names(&hop.determining),
             });
-        Body::Decision(DecisionRecord {
-            decision_id: id.hyphenated().to_smolstr(),
-            attempt_id: attempt
-                .as_ref()
-                .map_or_else(|| seen.attempt_id.clone(), |attempt| attempt.id.clone()),
-            door: SmolStr::new_static(door.name()),
+        let attempt = attempt.as_ref();
+        Entry::Decision(v1::DecisionRecord {
+            decision_id: id.hyphenated().to_string(),
+            attempt_id: attempt.map_or(&seen.attempt_id, |attempt| &attempt.id).to_string(),
+            door: door.name().to_owned(),
             principal: attempt
-                .as_ref()
                 .map_or_else(|| raw(seen.principal), |attempt| Some(entity(&attempt.principal))),
-            action: attempt
-                .as_ref()
-                .map_or_else(|| raw(seen.action), |attempt| Some(entity(&attempt.action.uid))),
-            resource: attempt
-                .as_ref()
-                .map_or_else(|| raw(seen.resource), |attempt| Some(entity(&attempt.resource))),
-            session_id: attempt
-                .as_ref()
-                .map_or(seen.session_id, |attempt| attempt.session_id.clone().unwrap_or_default()),
-            delegation: attempt.iter().flat_map(|attempt| attempt.delegation.iter().map(entity)).collect(),
-            decision: decision(verdict.decision()),
+            action: attempt.map_or_else(|| raw(seen.action), |attempt| Some(entity(&attempt.action.uid))),
+            resource: attempt.map_or_else(|| raw(seen.resource), |attempt| Some(entity(&attempt.resource))),
+            session_id: match attempt {
+                Some(attempt) => attempt.session_id.as_ref().map(SmolStr::to_string).unwrap_or_default(),
+                None => seen.session_id.to_string(),
+            },
+            delegation: attempt
+                .into_iter()
+                .flat_map(|attempt| attempt.delegation.iter().map(entity))
+                .collect(),
+            decision: decision(verdict.decision()).into(),
             reasons: verdict.reasons().iter().map(|reason| spoken(*reason, &verdict, snapshot)).collect(),
             determining_policies: names(verdict.determining()),
             policy_errors: names(&errored),
@@ -125,82 +125,81 @@ impl IntoBody for Decided {
             severity: verdict
                 .determining()
                 .iter()
-                .find_map(|at| snapshot?.policy(*at)?.severity.clone())
+                .find_map(|at| snapshot?.policy(*at)?.severity.as_ref())
+                .map(SmolStr::to_string)
                 .unwrap_or_default(),
             replay,
-            hold,
+            hold: hold.map(|hold| *hold),
             deviation: verdict.deviated().and_then(deviation),
             responses: if is_told { Vec::new() } else { responses(&verdict, snapshot) },
             would_have: would_have(&verdict, snapshot),
             observed,
             counters: counters(&verdict, snapshot),
+            left_out: Vec::new(),
         })
     }
 }
 
-fn responses(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<SmolStr> {
+fn responses(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<String> {
     let asked_for = verdict.consequences().into_iter().flat_map(|consequences| &consequences.responses);
-    asked_for.filter_map(|(at, _)| Some(snapshot?.declared().response(*at)?.0.clone())).collect()
+    asked_for.filter_map(|(at, _)| Some(snapshot?.declared().response(*at)?.0.to_string())).collect()
 }
 
-fn would_have(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<record::WouldHave> {
+fn would_have(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<v1::WouldHave> {
     let dry = verdict.consequences().into_iter().flat_map(|consequences| &consequences.dry);
     dry.filter_map(|at| {
         let policy = snapshot?.policy(*at)?;
-        let decision = decision(consequences::would_have(policy));
-        Some(record::WouldHave { policy: policy.id.clone(), decision })
+        let decision = decision(consequences::would_have(policy)).into();
+        Some(v1::WouldHave { policy: policy.id.to_string(), decision })
     })
     .collect()
 }
 
-fn basis(snapshot: Option<&Snapshot>, state_version: u64, ages: &Ages) -> record::Basis {
-    let age = |(group, age_ms): &(Group, u64)| record::FactAge {
-        fact: SmolStr::new_static(group.name()),
-        age_ms: *age_ms,
-    };
-    record::Basis {
+fn basis(snapshot: Option<&Snapshot>, state_version: u64, ages: &Ages) -> v1::Basis {
+    let age = |(group, age_ms): &(Group, u64)| v1::FactAge { fact: group.name().to_owned(), age_ms: *age_ms };
+    v1::Basis {
         revision: snapshot.map_or(0, |snapshot| snapshot.settings().revision),
-        digest: snapshot.map(|snapshot| snapshot.digest().clone()).unwrap_or_default(),
+        digest: snapshot.map(|snapshot| snapshot.digest().to_string()).unwrap_or_default(),
         state_version,
         ages: ages.iter().map(age).collect(),
     }
 }
 
-fn counters(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<record::CounterRecord> {
+fn counters(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<v1::CounterRecord> {
     let told = |counted: &Counted| {
         let counter = snapshot?.counter(counted.number)?;
-        Some(record::CounterRecord {
-            name: counter.name.clone(),
+        Some(v1::CounterRecord {
+            name: counter.name.to_string(),
             count: counted.fact.count,
             warm: counted.fact.is_warm,
-            outcome: SmolStr::new_static(counted.outcome(counter, verdict.decision()).name()),
+            outcome: counted.outcome(counter, verdict.decision()).name().to_owned(),
         })
     };
     verdict.counters().iter().filter_map(told).collect()
 }
 
 /// The counters that determining policies read, as evidence.
-fn counted(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<record::Evidence> {
+fn counted(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<v1::Evidence> {
     let told = |counted: &Counted| {
         let counter = snapshot?.counter(counted.number)?;
-        Some(record::Evidence {
-            fact: format!("counters.{}.count", counter.name).into(),
-            value: record::Value::Long(counted.fact.count),
-            why: counted.why(counter).into(),
+        Some(v1::Evidence {
+            fact: format!("counters.{}.count", counter.name),
+            value: Some(plain(Kind::Long(counted.fact.count))),
+            why: counted.why(counter),
         })
     };
     verdict.counters().iter().filter(|counted| counted.is_evidence).filter_map(told).collect()
 }
 
-fn deviation(deviated: &Deviated) -> Option<Box<record::DeviationRecord>> {
+fn deviation(deviated: &Deviated) -> Option<Box<v1::DeviationRecord>> {
     let told = deviated.told.as_ref()?;
     let Deviation { flags, assessment, confidence, .. } = deviated.deviation;
-    Some(Box::new(record::DeviationRecord {
-        flags: flags.iter().map(|flag| SmolStr::new_static(flag.name())).collect(),
-        assessment: SmolStr::new_static(assessment.name()),
+    Some(Box::new(v1::DeviationRecord {
+        flags: flags.iter().map(|flag| flag.name().to_owned()).collect(),
+        assessment: assessment.name().to_owned(),
         confidence: confidence.into(),
-        evidence: told.evidence.iter().map(SmolStr::new).collect(),
-        baseline: told.baseline.clone(),
+        evidence: told.evidence.clone(),
+        baseline: told.baseline.to_string(),
         observed: deviated.is_observed,
     }))
 }
@@ -211,14 +210,14 @@ fn observed(
     attempt: Option<&Attempt>,
     snapshot: Option<&Snapshot>,
     is_hold: bool,
-) -> Option<Box<record::ObservedRecord>> {
+) -> Option<Box<v1::ObservedRecord>> {
     let deviated = verdict.deviated().filter(|_| !is_hold)?;
     let (attempt, snapshot) = attempt.zip(snapshot)?;
     let named = deviated.task.as_ref().and_then(|task| Named::of(attempt, snapshot, task));
-    let record = named.as_ref().map(record::ObservedRecord::from);
-    let unusable = record::ObservedRecord { unusable: true, ..record::ObservedRecord::default() };
+    let record = named.as_ref().map(observed_record);
+    let unusable = v1::ObservedRecord { unusable: true, ..v1::ObservedRecord::default() };
     let observing = deviated.is_observed;
-    Some(Box::new(record::ObservedRecord { observing, ..record.unwrap_or(unusable) }))
+    Some(Box::new(v1::ObservedRecord { observing, ..record.unwrap_or(unusable) }))
 }
 
 /// What was sent, and every fact that a candidate read. Facts of the attempt stand once, facts of a hop for each hop.
@@ -228,76 +227,97 @@ fn replay(
     verdict: &Verdict,
     facts: &Facts,
     now: Now,
-) -> Box<record::Replay> {
-    let request = attempt.request.iter().map(|(name, value)| (name.clone(), recorded(&value))).collect();
+) -> Box<v1::Replay> {
+    let request = attempt.request.iter().map(|(name, value)| (name.to_string(), recorded(&value))).collect();
     let hops = attempt.hops().count();
     let of_hop = |hop: usize| {
         let comparison = verdict.deviated().map(|deviated| &deviated.read);
         let reading = Reading { attempt, settings: snapshot.settings(), comparison, hop, now };
         let told = verdict.needs().facts().filter(move |fact| hop == 0 || fact.group().is_of_hop());
-        told.map(move |fact| record::ReplayFact {
-            fact: fact.path().into(),
+        told.map(move |fact| v1::ReplayFact {
+            fact: fact.path(),
             hop: u32::try_from(hop).unwrap_or(u32::MAX),
-            value: fact_value(&facts.value(fact, &reading)),
+            value: Some(fact_value(&facts.value(fact, &reading))),
         })
         .collect::<Vec<_>>()
     };
-    Box::new(record::Replay { request, facts: (0..hops).flat_map(of_hop).collect() })
+    Box::new(v1::Replay { request, facts: (0..hops).flat_map(of_hop).collect() })
 }
 
 /// A value as records show it.
-pub(crate) fn recorded(value: &Value) -> record::Value {
-    match value.plain() {
-        Plain::Bool(value) => record::Value::Bool(value),
-        Plain::Long(value) => record::Value::Long(value),
-        Plain::String(text) => record::Value::String(text),
-        Plain::Entity(uid) => record::Value::Entity(entity(&uid)),
-        Plain::Set(values) => record::Value::Set(values.iter().map(recorded).collect()),
-        Plain::Record(fields) => record::Value::Record(
-            fields.iter().map(|(name, value)| (name.clone(), recorded(&value))).collect(),
-        ),
-        Plain::Decimal(text) => record::Value::Decimal(text),
-        Plain::Ip(text) => record::Value::Ip(text),
-        Plain::Datetime(ms) => record::Value::Datetime(ms),
-        Plain::Duration(ms) => record::Value::Duration(ms),
-    }
+pub(crate) fn recorded(value: &Value) -> v1::Value {
+    plain(match value.plain() {
+        Plain::Bool(value) => Kind::Bool(value),
+        Plain::Long(value) => Kind::Long(value),
+        Plain::String(text) => Kind::String(text.into()),
+        Plain::Entity(uid) => Kind::Entity(entity(&uid)),
+        Plain::Set(values) => Kind::Set(v1::ValueSet { values: values.iter().map(recorded).collect() }),
+        Plain::Record(fields) => Kind::Record(v1::ValueRecord {
+            fields: fields.iter().map(|(name, value)| (name.to_string(), recorded(&value))).collect(),
+        }),
+        Plain::Decimal(text) => Kind::Decimal(text.into()),
+        Plain::Ip(text) => Kind::Ip(text.into()),
+        Plain::Datetime(ms) => Kind::Datetime(timestamp(ms)),
+        Plain::Duration(ms) => Kind::Duration(duration(ms)),
+    })
+}
+
+const fn plain(kind: Kind) -> v1::Value {
+    v1::Value { kind: Some(kind) }
 }
 
 /// The value that a record shows; `uid` knows the types that entities in it may have. `None` if it has no such value.
-pub(crate) fn unrecorded(value: &record::Value, uid: &dyn Fn(&str, &str) -> Option<Uid>) -> Option<Value> {
-    match value {
-        record::Value::Bool(value) => Some((*value).into()),
-        record::Value::Long(value) => Some((*value).into()),
-        record::Value::String(text) => Some(text.clone().into()),
-        record::Value::Entity(entity) => Some(Value::from(&uid(&entity.type_name, &entity.id)?)),
-        record::Value::Set(values) => {
-            values.iter().map(|one| unrecorded(one, uid)).collect::<Option<Vec<_>>>().map(Value::set)
+pub(crate) fn unrecorded(value: &v1::Value, uid: &dyn Fn(&str, &str) -> Option<Uid>) -> Option<Value> {
+    match value.kind.as_ref()? {
+        Kind::Bool(value) => Some((*value).into()),
+        Kind::Long(value) => Some((*value).into()),
+        Kind::String(text) => Some(text.as_str().into()),
+        Kind::Entity(entity) => Some(Value::from(&uid(&entity.r#type, &entity.id)?)),
+        Kind::Set(set) => {
+            let values = set.values.iter().map(|one| unrecorded(one, uid));
+            values.collect::<Option<Vec<_>>>().map(Value::set)
         }
-        record::Value::Record(fields) => fields
-            .iter()
-            .map(|(name, one)| Some((name.clone(), unrecorded(one, uid)?)))
-            .collect::<Option<Record>>()
-            .map(Value::from),
-        record::Value::Decimal(text) => Value::extension(Extension::Decimal, text).ok(),
-        record::Value::Ip(text) => Value::extension(Extension::Ip, text).ok(),
-        record::Value::Datetime(ms) => Some(Value::datetime(*ms)),
-        record::Value::Duration(ms) => Value::extension(Extension::Duration, &format!("{ms}ms")).ok(),
+        Kind::Record(record) => {
+            let fields = record.fields.iter();
+            let fields = fields.map(|(name, one)| Some((name.as_str(), unrecorded(one, uid)?)));
+            fields.collect::<Option<Record>>().map(Value::from)
+        }
+        Kind::Decimal(text) => Value::extension(Extension::Decimal, text).ok(),
+        Kind::Ip(text) => Value::extension(Extension::Ip, text).ok(),
+        Kind::Datetime(time) => Some(Value::datetime(unix_ms(time))),
+        Kind::Duration(span) => {
+            let ms = span.seconds.saturating_mul(1_000).saturating_add(i64::from(span.nanos / 1_000_000));
+            Value::extension(Extension::Duration, &format!("{ms}ms")).ok()
+        }
+    }
+}
+
+/// The names that something is learned from, as records show them.
+pub(crate) fn observed_record(named: &Named) -> v1::ObservedRecord {
+    let texts = |texts: &[SmolStr]| texts.iter().map(SmolStr::to_string).collect();
+    v1::ObservedRecord {
+        task: named.task.to_string(),
+        targets: texts(&named.targets),
+        references: texts(&named.references),
+        network: named.network.to_string(),
+        observing: false,
+        unusable: false,
     }
 }
 
 /// An entity id as records show it.
 #[must_use]
-pub fn entity(uid: &Uid) -> Entity {
-    Entity { type_name: uid.type_text().into(), id: uid.id().into() }
+pub fn entity(uid: &Uid) -> v1::EntityRef {
+    v1::EntityRef { r#type: uid.type_text(), id: uid.id().to_owned() }
 }
 
-fn raw(seen: Option<(SmolStr, SmolStr)>) -> Option<Entity> {
-    seen.map(|(type_name, id)| Entity { type_name, id })
+fn raw(seen: Option<(SmolStr, SmolStr)>) -> Option<v1::EntityRef> {
+    seen.map(|(type_name, id)| v1::EntityRef { r#type: type_name.into(), id: id.into() })
 }
 
-fn spoken(reason: Reason, verdict: &Verdict, snapshot: Option<&Snapshot>) -> record::Reason {
+fn spoken(reason: Reason, verdict: &Verdict, snapshot: Option<&Snapshot>) -> v1::Reason {
     let message = reason_text(reason, verdict, snapshot);
-    record::Reason { code: crate::doors::reason_code(reason.code), message: message.into() }
+    v1::Reason { code: crate::doors::reason_code(reason.code).into(), message: message.to_owned() }
 }
 
 /// What to tell the caller: the policy's own words, else what the door found, else the code's sentence.
@@ -321,21 +341,22 @@ pub(crate) fn reason_words<'t>(
     by_policy.or(message).unwrap_or_else(|| reason.code.sentence())
 }
 
-fn evidence(evidence: &cardea_core::verdict::Evidence) -> record::Evidence {
-    record::Evidence {
-        fact: evidence.fact.path().into(),
-        value: fact_value(&evidence.value),
-        why: evidence.why.as_str().into(),
+fn evidence(evidence: &cardea_core::verdict::Evidence) -> v1::Evidence {
+    v1::Evidence {
+        fact: evidence.fact.path(),
+        value: Some(fact_value(&evidence.value)),
+        why: evidence.why.clone(),
     }
 }
 
-fn fact_value(value: &FactValue) -> record::Value {
-    match value {
-        FactValue::Bool(value) => record::Value::Bool(*value),
-        FactValue::Long(value) => record::Value::Long(*value),
-        FactValue::Text(value) => record::Value::String(value.clone()),
-        FactValue::Texts(values) => {
-            record::Value::Set(values.iter().cloned().map(record::Value::String).collect())
+fn fact_value(value: &FactValue) -> v1::Value {
+    plain(match value {
+        FactValue::Bool(value) => Kind::Bool(*value),
+        FactValue::Long(value) => Kind::Long(*value),
+        FactValue::Text(text) => Kind::String(text.to_string()),
+        FactValue::Texts(texts) => {
+            let values = texts.iter().map(|text| plain(Kind::String(text.to_string())));
+            Kind::Set(v1::ValueSet { values: values.collect() })
         }
-    }
+    })
 }

@@ -16,7 +16,7 @@ use cardea_policy_store::fragment::{Fact, Group, Needs};
 use cardea_policy_store::snapshot::Snapshot;
 
 use super::{Basis, Door, Given, Judgement, Pipeline, Seen, decision_id, weigh_unnoted};
-use crate::audit::record::HoldRecord;
+use cardea_proto::v1;
 
 /// What an attempt comes to at this instant.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub(crate) struct Telling {
     /// What it rests on.
     pub(crate) basis: Basis,
     /// For the record.
-    pub(crate) hold: HoldRecord,
+    pub(crate) hold: v1::HoldRecord,
     /// When judging it began.
     pub(crate) began: Now,
 }

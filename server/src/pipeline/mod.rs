@@ -24,12 +24,11 @@ use cardea_core::verdict::Verdict;
 use cardea_policy_store::fragment::{Group, Needs};
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_policy_store::store::PolicyStore;
+use cardea_proto::v1::{self, record::Entry};
 use smallvec::SmallVec;
-use smol_str::SmolStr;
 use uuid::Uuid;
 
 use self::responses::{Orders, Pace};
-use crate::audit::record::{Body, HoldRecord, SessionRecord};
 use crate::audit::{Audit, Place};
 use crate::clock::Clock;
 use crate::concluding::Concluding;
@@ -41,7 +40,7 @@ use crate::shadow::{Occasion, Sample, Shadow};
 use crate::state::{Learned, Reservation, State};
 
 pub use entry::{Seen, entity};
-pub(crate) use entry::{reason_text, reason_words, recorded, unrecorded};
+pub(crate) use entry::{observed_record, reason_text, reason_words, recorded, unrecorded};
 pub(crate) use hold::{Reconsidered, Telling};
 pub(crate) use weigh::{Weighed, weigh, weigh_unnoted};
 
@@ -313,14 +312,14 @@ impl Pipeline {
             self.record(reviews::record(known, "used", self.state.version()), now);
         }
         if let Some(Learned { session, version, change }) = learned {
-            let change = SessionRecord {
-                session_id: session.id.clone(),
+            let change = v1::SessionRecord {
+                session_id: session.id.to_string(),
                 principal: Some(entity(&session.principal)),
-                change: SmolStr::new_static(change),
+                change: change.to_owned(),
                 state_version: version,
-                reason: SmolStr::default(),
+                reason: String::new(),
             };
-            self.record(Body::Session(change), now);
+            self.record(Entry::Session(change), now);
         }
         let basis = Basis::of(question, &facts, now);
         let replay = self.replayable.then(|| (facts.clone(), now));
@@ -366,8 +365,8 @@ impl Pipeline {
 
     /// Records a change of state. A change is never held back for want of a place: most of them close doors. What
     /// cannot be recorded is counted, and a gap record tells.
-    pub fn record(&self, body: Body, now: Now) {
-        if !self.audit.record(wall_ms(now), body) {
+    pub fn record(&self, entry: Entry, now: Now) {
+        if !self.audit.record(wall_ms(now), entry) {
             self.metrics.audit_gaps.increment(1);
         }
     }
@@ -492,7 +491,7 @@ struct Given {
     verdict: Verdict,
     basis: Basis,
     elapsed_ns: u64,
-    hold: Option<Box<HoldRecord>>,
+    hold: Option<Box<v1::HoldRecord>>,
 }
 
 /// What a verdict rests on.

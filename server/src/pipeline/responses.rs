@@ -16,10 +16,10 @@ use cardea_core::verdict::Verdict;
 use cardea_policy_store::engine::Uid;
 use cardea_policy_store::responses::{Emit, RaiseRisk, Response};
 use cardea_policy_store::snapshot::Snapshot;
+use cardea_proto::v1::{self, record::Entry};
 use smol_str::{SmolStr, format_smolstr};
 
 use super::{Pipeline, entity};
-use crate::audit::record::{Body, SessionRecord, SignalRecord};
 use crate::concluding::Why;
 use crate::limits;
 use crate::ssf::transmit::conclusion::Initiator;
@@ -105,14 +105,14 @@ impl Pipeline {
         let _recorded_first = self.state.feed().keep_back();
         match self.end(&Target::Session(id.clone()), why, orders.life_ms, now) {
             Ok(closed) if closed.changed => {
-                let record = SessionRecord {
-                    session_id: id.clone(),
+                let record = v1::SessionRecord {
+                    session_id: id.to_string(),
                     principal: Some(entity(&orders.principal)),
-                    change: SmolStr::new_static("ended"),
+                    change: "ended".to_owned(),
                     state_version: closed.version,
-                    reason: why.reason.clone(),
+                    reason: why.reason.to_string(),
                 };
-                self.record(Body::Session(record), now);
+                self.record(Entry::Session(record), now);
             }
             Ok(_) => {}
             Err(full) => self.not_carried_out(&full.to_string(), why),
@@ -137,22 +137,23 @@ impl Pipeline {
         let _recorded_first = self.state.feed().keep_back();
         match self.apply(&Signal { event_ms: now.wall_ms, change }, why, orders.life_ms, now) {
             Ok((outcome, version)) => {
-                let record = SignalRecord {
+                let record = v1::SignalRecord {
                     subject: Some(entity(&orders.principal)),
-                    kind: format_smolstr!("risk/{}", risk.kind),
-                    source: SmolStr::new_static(SOURCE),
-                    outcome: SmolStr::new_static(match outcome {
+                    kind: format!("risk/{}", risk.kind),
+                    source: SOURCE.to_owned(),
+                    outcome: match outcome {
                         Outcome::Applied => "applied",
                         Outcome::Superseded => "superseded",
                         Outcome::UnknownSubject => "unknown_subject",
-                    }),
+                    }
+                    .to_owned(),
                     state_version: version,
-                    reason: why.reason.clone(),
-                    session_id: orders.session_id.clone().unwrap_or_default(),
-                    txn: SmolStr::default(),
-                    token_id: SmolStr::default(),
+                    reason: why.reason.to_string(),
+                    session_id: orders.session_id.as_ref().map(SmolStr::to_string).unwrap_or_default(),
+                    txn: String::new(),
+                    token_id: String::new(),
                 };
-                self.record(Body::Signal(record), now);
+                self.record(Entry::Signal(record), now);
                 if emit == Some(Emit::RiskLevelChange) && outcome == Outcome::Applied {
                     self.repeat_risk(&orders.principal, before, why, now);
                 }

@@ -28,12 +28,12 @@ use cardea_policy_store::snapshot::Snapshot;
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 
-use crate::audit::record::Body;
 use crate::bundle_admin::{Asked, Source};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::pipeline::Pipeline;
 use crate::shutdown::{Phase, Shutdown};
+use cardea_proto::v1::record::Entry;
 
 pub use sample::Effect;
 pub(crate) use sample::{Answer, Occasion, Sample};
@@ -262,7 +262,7 @@ impl Shadow {
         let has_room = pipeline.audit().has_room();
         let to_record = run.tally.lock().count(sample, candidate, &answer, step, has_room);
         if let (Some(effect), true) = (effect, to_record) {
-            let record = Body::Shadow(Box::new(sample.record(candidate, &answer, effect)));
+            let record = Entry::Shadow(sample.record(candidate, &answer, effect));
             pipeline.record(record, sample.occasion.now);
         }
     }

@@ -18,10 +18,9 @@ use cardea_policy_store::settings::Requirement;
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_proto::v1;
 use smallvec::SmallVec;
-use smol_str::{SmolStr, ToSmolStr};
+use smol_str::SmolStr;
 use uuid::Uuid;
 
-use crate::audit::record::{self, ShadowAnswer, ShadowRecord};
 use crate::pipeline::{Door, entity};
 
 /// Most policies that a record names for one answer; a record is a line that people read.
@@ -139,17 +138,17 @@ impl Sample {
     }
 
     /// The record of a difference.
-    pub(super) fn record(&self, candidate: &Snapshot, answer: &Answer, effect: Effect) -> ShadowRecord {
-        ShadowRecord {
-            decision_id: self.occasion.id.hyphenated().to_smolstr(),
-            door: SmolStr::new_static(self.occasion.door.name()),
-            principal: entity(&self.attempt.principal),
-            action: entity(&self.attempt.action.uid),
-            resource: entity(&self.attempt.resource),
-            session_id: self.attempt.session_id.clone().unwrap_or_default(),
-            effect: effect.on_wire(),
-            in_force: self.answer.spoken(&self.snapshot),
-            candidate: answer.spoken(candidate),
+    pub(super) fn record(&self, candidate: &Snapshot, answer: &Answer, effect: Effect) -> v1::ShadowRecord {
+        v1::ShadowRecord {
+            decision_id: self.occasion.id.hyphenated().to_string(),
+            door: self.occasion.door.name().to_owned(),
+            principal: Some(entity(&self.attempt.principal)),
+            action: Some(entity(&self.attempt.action.uid)),
+            resource: Some(entity(&self.attempt.resource)),
+            session_id: self.attempt.session_id.as_ref().map(SmolStr::to_string).unwrap_or_default(),
+            effect: effect.on_wire().into(),
+            in_force: Some(self.answer.spoken(&self.snapshot)),
+            candidate: Some(answer.spoken(candidate)),
         }
     }
 }
@@ -182,19 +181,20 @@ impl Answer {
         self.obligations.iter().filter_map(|at| snapshot.policy(*at)?.obligation.as_ref())
     }
 
-    fn spoken(&self, snapshot: &Snapshot) -> ShadowAnswer {
-        let reason = |reason: &Reason| record::Reason {
-            code: crate::doors::reason_code(reason.code),
-            message: crate::pipeline::reason_words(*reason, self.message.as_deref(), Some(snapshot)).into(),
+    fn spoken(&self, snapshot: &Snapshot) -> v1::ShadowAnswer {
+        let reason = |reason: &Reason| v1::Reason {
+            code: crate::doors::reason_code(reason.code).into(),
+            message: crate::pipeline::reason_words(*reason, self.message.as_deref(), Some(snapshot))
+                .to_owned(),
         };
-        ShadowAnswer {
+        v1::ShadowAnswer {
             revision: snapshot.settings().revision,
-            digest: snapshot.digest().clone(),
-            decision: crate::doors::decision(self.decision),
+            digest: snapshot.digest().to_string(),
+            decision: crate::doors::decision(self.decision).into(),
             reasons: self.reasons.iter().map(reason).collect(),
-            determining_policies: self.policies(snapshot).take(POLICIES_MAX).collect(),
-            step_up: self.requirements(snapshot).map(|(name, _)| name.clone()).collect(),
-            obligations: self.obligations(snapshot).cloned().collect(),
+            determining_policies: self.policies(snapshot).take(POLICIES_MAX).map(Into::into).collect(),
+            step_up: self.requirements(snapshot).map(|(name, _)| name.to_string()).collect(),
+            obligations: self.obligations(snapshot).map(SmolStr::to_string).collect(),
             lease_ms: self.lease.lease_ms,
         }
     }

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use cardea_core::reason::ReasonCode;
 use cardea_core::verdict::Decision;
 use cardea_policy_store::snapshot::Snapshot;
+use cardea_proto::v1;
 use smol_str::{SmolStr, ToSmolStr};
 
 use super::sample::{Answer, Effect, Sample};
-use crate::audit::record::Entity;
 use crate::pipeline::entity;
 
 /// Most groups. A change that people can review falls into tens; a thousand of some hundred bytes are no burden.
@@ -85,9 +85,9 @@ pub struct Group {
     /// Decision id of the first.
     pub decision_id: SmolStr,
     /// Who made the first.
-    pub principal: Entity,
+    pub principal: v1::EntityRef,
     /// To what.
-    pub resource: Entity,
+    pub resource: v1::EntityRef,
 }
 
 /// See the module.
@@ -126,7 +126,7 @@ impl Tally {
         let action = entity(&sample.attempt.action.uid);
         let key = GroupKey {
             step,
-            action: (action.type_name, action.id),
+            action: (action.r#type.into(), action.id.into()),
             in_force_policies: shown(sample.answer.policies(&sample.snapshot)),
             candidate_policies: shown(answer.policies(candidate)),
         };

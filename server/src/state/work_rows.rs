@@ -10,6 +10,7 @@ use cardea_core::review::{self, Opening, Rejection, Review};
 use cardea_core::task::life::{Approval, Change, Life, Narrowing, Step};
 use cardea_core::task::{ResourcePattern, Task};
 use cardea_policy_store::engine::Uid;
+use cardea_proto::v1;
 use prost::Message;
 use smol_str::SmolStr;
 
@@ -301,7 +302,7 @@ pub(super) fn review(review: &Review, asked: u64, asked_ms: i64, told_expired: b
 /// The review, how often it was asked, when last, and whether it was said that it has expired.
 pub(super) fn to_review(bytes: &[u8]) -> Option<(Review, u64, i64, bool)> {
     let row = ReviewRow::decode(bytes).ok()?;
-    let arguments: std::collections::BTreeMap<SmolStr, crate::audit::record::Value> =
+    let arguments: std::collections::BTreeMap<SmolStr, v1::Value> =
         serde_json::from_slice(&row.arguments).ok()?;
     let mut review = Review::new(Ask {
         principal: uid(&row.principal)?,

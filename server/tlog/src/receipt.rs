@@ -1,5 +1,7 @@
 //! Receipts (C2SP tlog-proof): what shows, without the log, that a leaf is in it.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 
 use super::checkpoint::{BadCheckpoint, Checkpoint};
@@ -14,6 +16,8 @@ const PATH_MAX: usize = 64;
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
+    /// What the log adds; the leaf itself, where whoever verifies has only the receipt.
+    pub extra: Option<Vec<u8>>,
     /// Which leaf, from 0.
     pub index: u64,
     /// The path from the leaf to the root, its sibling first.
@@ -43,7 +47,11 @@ impl Receipt {
     /// The text.
     #[must_use]
     pub fn print(&self) -> String {
-        let mut text = format!("{HEAD}\nindex {}\n", self.index);
+        let mut text = format!("{HEAD}\n");
+        if let Some(extra) = &self.extra {
+            text.push_str(&format!("extra {}\n", STANDARD.encode(extra)));
+        }
+        text.push_str(&format!("index {}\n", self.index));
         for hash in &self.path {
             text.push_str(&hash.to_string());
             text.push('\n');
@@ -53,7 +61,7 @@ impl Receipt {
         text
     }
 
-    /// Reads a receipt. A line of extra data, which other logs may have, is passed over.
+    /// Reads a receipt.
     ///
     /// # Errors
     /// It has another form.
@@ -64,7 +72,10 @@ impl Receipt {
         if lines.next() != Some(HEAD) {
             return Err(BadReceipt::Form("it does not begin with `c2sp.org/tlog-proof@v1`"));
         }
-        let _extra = lines.next_if(|line| line.starts_with("extra "));
+        let extra =
+            lines.next_if(|line| line.starts_with("extra ")).and_then(|line| line.strip_prefix("extra "));
+        let extra = extra.map(|text| STANDARD.decode(text)).transpose();
+        let extra = extra.map_err(|_| BadReceipt::Form("the extra data is no base64"))?;
         let digits =
             lines.next().and_then(|line| line.strip_prefix("index ")).ok_or(BadReceipt::Form("no index"))?;
         let is_number =
@@ -78,7 +89,7 @@ impl Receipt {
         if path.len() > PATH_MAX {
             return Err(BadReceipt::Form("its path has more than 64 hashes"));
         }
-        Ok(Self { index, path, checkpoint: checkpoint.to_owned() })
+        Ok(Self { extra, index, path, checkpoint: checkpoint.to_owned() })
     }
 
     /// The checkpoint under which the leaf is in the log.
@@ -107,7 +118,7 @@ mod tests {
             Checkpoint { origin: signer.verifier().name().to_owned(), size, root, extensions: Vec::new() };
         let path = inclusion(index, size, &mut leaves).unwrap();
         let leaf = leaves.0[usize::try_from(index).unwrap()];
-        (Receipt { index, path, checkpoint: checkpoint.sign(signer) }, leaf)
+        (Receipt { extra: None, index, path, checkpoint: checkpoint.sign(signer) }, leaf)
     }
 
     #[test]
@@ -129,14 +140,17 @@ mod tests {
     }
 
     #[test]
-    fn extra_data_is_passed_over_and_other_forms_are_refused() {
+    fn extra_data_is_read_and_other_forms_are_refused() {
         let signer = Signer::new("log.example", [5; 32]).unwrap();
         let (receipt, leaf) = receipt(&signer, 5, 2);
         let text = receipt.print();
-        let with_extra = text.replace("@v1\n", "@v1\nextra AAAA\n");
-        assert!(Receipt::parse(&with_extra).unwrap().verify(&leaf, &[signer.verifier().clone()]).is_ok());
+        let with_extra = Receipt::parse(&text.replace("@v1\n", "@v1\nextra AAAA\n")).unwrap();
+        assert!(with_extra.verify(&leaf, &[signer.verifier().clone()]).is_ok());
+        assert_eq!(with_extra.extra, Some(vec![0; 3]));
+        assert_eq!(Receipt::parse(&with_extra.print()), Ok(with_extra));
         for bad in [
             text.replace("@v1", "@v2"),
+            text.replace("@v1\n", "@v1\nextra A\n"),
             text.replace("index 2", "index 02"),
             text.replace("index 2", "index -2"),
             text.replace("index 2\n", ""),

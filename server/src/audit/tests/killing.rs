@@ -23,7 +23,7 @@ fn writes_until_killed() {
     let audit = open(&config);
     for n in 0_usize.. {
         if let Ok(place) = audit.reserve() {
-            place.fill_body(2_000, numbered(n));
+            place.fill_entry(2_000, numbered(n));
         } else {
             thread::yield_now();
         }
@@ -45,7 +45,7 @@ fn after_kill_9_the_records_are_whole_and_the_sequence_goes_on() {
     let config = config(dir.path(), 64, WhenFull::Deny);
     let mut expected_least = 0;
     for _ in 0..5 {
-        let segments_before = list(dir.path()).unwrap().len();
+        let segments_before = segments(dir.path()).len();
         let child = Command::new(env::current_exe().unwrap())
             .args(["audit::tests::killing::writes_until_killed", "--exact", "--ignored"])
             .env(DIR_VARIABLE, dir.path())
@@ -53,7 +53,7 @@ fn after_kill_9_the_records_are_whole_and_the_sequence_goes_on() {
             .spawn()
             .unwrap();
         let killed = Killed(child);
-        wait_until("the child has written", || list(dir.path()).unwrap().len() > segments_before + 2);
+        wait_until("the child has written", || segments(dir.path()).len() > segments_before + 2);
         drop(killed);
 
         let audit = open(&config);
@@ -62,9 +62,12 @@ fn after_kill_9_the_records_are_whole_and_the_sequence_goes_on() {
         put(&audit, 1_000_000);
         audit.close().unwrap();
         let records = on_disk(dir.path());
-        assert_eq!(records.len() as u64, last + 1);
+        assert_eq!(records.len() as u64, last + 2);
+        let gap = gap_of(&records[records.len() - 2]).unwrap();
+        assert_eq!((gap.cause(), gap.lost, gap.lost_max), (v1::gap_record::Cause::UncleanStop, 0, 64));
+        assert!(gap.since.is_some());
         assert_eq!(records.last().and_then(number), Some(1_000_000));
-        expected_least = last + 1;
+        expected_least = last + 2;
     }
     assert!(fs::metadata(dir.path().join("LOCK")).is_ok());
 }
@@ -81,7 +84,7 @@ fn writes_against_a_size_limit() {
     let mut filled = 0;
     while audit.fault().is_none() || audit.stats().queued < 256 {
         if let Ok(place) = audit.reserve() {
-            place.fill_body(2_000, numbered(filled));
+            place.fill_entry(2_000, numbered(filled));
             filled += 1;
         }
     }

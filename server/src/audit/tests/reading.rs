@@ -2,20 +2,17 @@
 
 use std::fs;
 
-use cardea_proto::v1::{self, audit_service_server::AuditService as _};
+use cardea_proto::v1::audit_service_server::AuditService as _;
 use futures_util::StreamExt as _;
 use tempfile::tempdir;
 use tonic::{Code, Request};
 
 use super::*;
-use crate::audit::{
-    AuditStreams, BATCH_RECORDS_MAX, Filter, STREAMS_MAX, Tail, TailError,
-    record::{BundleRecord, DecisionRecord, Entity},
-};
+use crate::audit::{AuditStreams, BATCH_RECORDS_MAX, BadRead, Filter, STREAMS_MAX, Tail, TailError};
 use crate::shutdown::Shutdown;
 
 /// Reads until it has this many records.
-async fn take(tail: &mut Tail, count: usize) -> Vec<Record> {
+async fn take(tail: &mut Tail, count: usize) -> Vec<v1::Record> {
     let mut records = Vec::new();
     while records.len() < count {
         let batch = tail.next_batch().await.unwrap().expect("the audit is open");
@@ -25,7 +22,7 @@ async fn take(tail: &mut Tail, count: usize) -> Vec<Record> {
     records
 }
 
-fn sequences(records: &[Record]) -> Vec<u64> {
+fn sequences(records: &[v1::Record]) -> Vec<u64> {
     records.iter().map(|record| record.sequence).collect()
 }
 
@@ -33,7 +30,7 @@ fn sequences(records: &[Record]) -> Vec<u64> {
 fn put_patiently(audit: &Audit, numbers: std::ops::Range<usize>) {
     for n in numbers {
         wait_until("there is a place", || {
-            audit.reserve().map(|place| place.fill_body(2_000, numbered(n))).is_ok()
+            audit.reserve().map(|place| place.fill_entry(2_000, numbered(n))).is_ok()
         });
     }
 }
@@ -46,14 +43,14 @@ async fn reads_from_disk_then_follows_through_rotations_without_gap_or_repetitio
     let mut tails: Vec<_> = [1, 2, 40, 300].map(|from| (from, audit.tail(from, Filter::default()))).into();
     let writing = thread::spawn({
         let audit = Arc::clone(&audit);
-        move || put_patiently(&audit, 300..1_000)
+        move || put_patiently(&audit, 300..2_000)
     });
     for (from, tail) in &mut tails {
-        let records = take(tail, 1_001 - usize::try_from(*from).unwrap()).await;
-        assert_eq!(sequences(&records), (*from..=1_000).collect::<Vec<_>>());
+        let records = take(tail, 2_001 - usize::try_from(*from).unwrap()).await;
+        assert_eq!(sequences(&records), (*from..=2_000).collect::<Vec<_>>());
     }
     writing.join().unwrap();
-    assert!(list(dir.path()).unwrap().len() > 5, "there were rotations");
+    assert!(segments(dir.path()).len() > 3, "there were rotations");
 }
 
 #[tokio::test]
@@ -103,75 +100,59 @@ async fn a_reader_that_does_not_read_holds_back_nobody_and_catches_up_in_bounded
 async fn a_record_that_is_not_on_disk_is_an_error_that_says_where_to_go_on() {
     let dir = tempdir().unwrap();
     let audit = open(&config(dir.path(), 32, WhenFull::Deny));
-    put_patiently(&audit, 0..200);
-    wait_until("all are written", || audit.stats().last_sequence == 200);
-    let firsts = list(dir.path()).unwrap();
-    fs::remove_file(path(dir.path(), firsts[0])).unwrap();
-    fs::remove_file(path(dir.path(), firsts[2])).unwrap();
-
+    put_patiently(&audit, 0..1_300);
+    audit.close().unwrap();
+    let firsts = segments(dir.path());
+    for gone in [firsts[0], firsts[2]] {
+        // In whichever form it is just now.
+        let _stored = fs::remove_file(dir.path().join(format!("{gone:020}.log")));
+        let _packed = fs::remove_file(dir.path().join(format!("{gone:020}.log.zst")));
+    }
+    let missing = |error: &TailError, sequence: u64, next: u64| matches!(error, TailError::Log(BadRead::Missing { sequence: of, next: Some(at) }) if (*of, *at) == (sequence, next));
     let error = audit.tail(1, Filter::default()).next_batch().await.unwrap_err();
-    assert!(matches!(error, TailError::Missing { sequence: 1, next } if next == Some(firsts[1])), "{error}");
+    assert!(missing(&error, 1, firsts[1]), "{error}");
     let mut tail = audit.tail(firsts[1], Filter::default());
     let before_the_hole = usize::try_from(firsts[2] - firsts[1]).unwrap();
     assert_eq!(take(&mut tail, before_the_hole).await.len(), before_the_hole);
     let error = tail.next_batch().await.unwrap_err();
-    assert!(
-        matches!(error, TailError::Missing { sequence, next } if sequence == firsts[2] && next == Some(firsts[3])),
-        "{error}"
-    );
+    assert!(missing(&error, firsts[2], firsts[3]), "{error}");
 }
 
 #[tokio::test]
-async fn a_corrupt_line_ends_the_tail_after_the_records_before_it() {
+async fn a_damaged_block_ends_the_tail_after_the_records_before_it() {
     let dir = tempdir().unwrap();
     let audit = open(&config(dir.path(), 32, WhenFull::Deny));
-    put_patiently(&audit, 0..10);
-    wait_until("all are written", || audit.stats().last_sequence == 10);
-    let file = path(dir.path(), 1);
-    let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replace("\"sequence\":7,", "\"sequence\":8,")).unwrap();
+    for n in 0..10 {
+        put(&audit, n);
+        wait_until("it is in a block of its own", || audit.stats().last_sequence == n as u64 + 1);
+    }
+    let file = dir.path().join("00000000000000000001.log");
+    let mut bytes = fs::read(&file).unwrap();
+    // Field 1 of the seventh record, its sequence number, and the tag of the next.
+    let at = bytes.windows(3).position(|window| window == [0x08, 7, 0x12]).unwrap();
+    bytes[at + 1] = 8;
+    fs::write(&file, bytes).unwrap();
     let mut tail = audit.tail(1, Filter::default());
     assert_eq!(sequences(&take(&mut tail, 6).await), [1, 2, 3, 4, 5, 6]);
     let error = tail.next_batch().await.unwrap_err();
-    assert!(
-        matches!(&error, TailError::Corrupt { sequence: 7, file, .. } if file.ends_with("01.jsonl")),
-        "{error}"
-    );
+    let is_told = matches!(&error, TailError::Log(BadRead::Corrupt { sequence: 7, file, .. }) if file.ends_with("01.log"));
+    assert!(is_told, "{error}");
 }
 
-fn decision(answer: v1::Decision, principal: &str, action: &str, door: &str) -> Body {
-    Body::Decision(DecisionRecord {
-        decision_id: "d".into(),
-        attempt_id: "".into(),
-        door: door.into(),
+fn decision(answer: v1::Decision, principal: &str, action: &str, door: &str) -> Entry {
+    Entry::Decision(v1::DecisionRecord {
+        decision_id: "d".to_owned(),
+        door: door.to_owned(),
         principal: Some(agent(principal)),
-        action: Some(Entity { type_name: "Action".into(), id: action.into() }),
-        resource: None,
-        session_id: "".into(),
-        delegation: vec![],
-        decision: answer,
-        reasons: vec![],
-        determining_policies: vec![],
-        policy_errors: vec![],
-        step_up: vec![],
-        obligations: vec![],
-        evidence: vec![],
-        basis: None,
+        action: Some(v1::EntityRef { r#type: "Action".to_owned(), id: action.to_owned() }),
+        decision: answer.into(),
         latency_ns: 1,
-        hops: vec![],
-        severity: "".into(),
-        replay: None,
-        hold: None,
-        deviation: None,
-        responses: Vec::new(),
-        would_have: Vec::new(),
-        observed: None,
-        counters: vec![],
+        ..v1::DecisionRecord::default()
     })
 }
 
-fn agent(id: &str) -> Entity {
-    Entity { type_name: "Agent".into(), id: id.into() }
+fn agent(id: &str) -> v1::EntityRef {
+    v1::EntityRef { r#type: "Agent".to_owned(), id: id.to_owned() }
 }
 
 /// Sequence numbers that a stream with this filter gives, of six records of every sort.
@@ -180,28 +161,19 @@ async fn matching(filter: v1::RecordFilter) -> Vec<u64> {
     let dir = tempdir().unwrap();
     let audit = Arc::new(open(&config(dir.path(), 32, WhenFull::Deny)));
     let mut session = numbered(1);
-    if let Body::Session(session) = &mut session {
+    if let Entry::Session(session) = &mut session {
         session.principal = Some(agent("a"));
     }
-    let bundle = BundleRecord {
-        change: "activated".into(),
-        name: "n".into(),
-        revision: 1,
-        digest: "".into(),
-        reason: "".into(),
-        asked_by: "".into(),
-        baseline_version: 0,
-        baseline_approved_by: "".into(),
-    };
+    let bundle = v1::BundleRecord { change: "activated".to_owned(), ..v1::BundleRecord::default() };
     for body in [
         decision(Allow, "a", "read", "grpc"),
         decision(Deny, "a", "write", "grpc"),
         decision(Deny, "b", "read", "ext_authz"),
         session,
         numbered(2),
-        Body::Bundle(bundle),
+        Entry::Bundle(bundle),
     ] {
-        audit.reserve().unwrap().fill_body(2_000, body);
+        audit.reserve().unwrap().fill_entry(2_000, body);
     }
     let service = AuditStreams::new(Arc::clone(&audit), Shutdown::new());
     let request = v1::StreamRecordsRequest { from_sequence: 1, filter: Some(filter) };
@@ -223,10 +195,7 @@ async fn a_filter_passes_what_matches_every_field_that_is_set() {
     let deny = vec![v1::Decision::Deny.into()];
     assert_eq!(matching(any.clone()).await, [1, 2, 3, 4, 5, 6]);
     assert_eq!(matching(v1::RecordFilter { decisions: deny.clone(), ..any.clone() }).await, [2, 3]);
-    assert_eq!(
-        matching(v1::RecordFilter { principal: Some(agent("a").into()), ..any.clone() }).await,
-        [1, 2, 4]
-    );
+    assert_eq!(matching(v1::RecordFilter { principal: Some(agent("a")), ..any.clone() }).await, [1, 2, 4]);
     assert_eq!(matching(v1::RecordFilter { action: "read".into(), ..any.clone() }).await, [1, 3]);
     assert_eq!(matching(v1::RecordFilter { door: "grpc".into(), ..any.clone() }).await, [1, 2]);
     let kinds = vec![v1::RecordKind::Session.into(), v1::RecordKind::Bundle.into()];
@@ -249,9 +218,7 @@ async fn the_stream_sends_past_and_new_records_as_the_wire_has_them() {
         let message = stream.next().await.unwrap().unwrap();
         let [record] = message.records.as_slice() else { panic!("{message:?}") };
         assert_eq!((record.sequence, record.time.unwrap().seconds), (sequence, 2));
-        assert!(
-            matches!(&record.entry, Some(v1::record::Entry::Session(session)) if session.session_id == number)
-        );
+        assert!(matches!(&record.entry, Some(Entry::Session(session)) if session.session_id == number));
         put(&audit, 20);
     }
 }
@@ -285,7 +252,7 @@ async fn a_stream_from_a_record_that_is_gone_is_out_of_range() {
     let audit = Arc::new(open(&config(dir.path(), 32, WhenFull::Deny)));
     put_patiently(&audit, 0..200);
     wait_until("all are written", || audit.stats().last_sequence == 200);
-    fs::remove_file(path(dir.path(), 1)).unwrap();
+    fs::remove_file(dir.path().join("00000000000000000001.log")).unwrap();
     let service = AuditStreams::new(audit, Shutdown::new());
     let request = Request::new(v1::StreamRecordsRequest { from_sequence: 1, filter: None });
     let mut stream = service.stream(request).await.unwrap().into_inner();

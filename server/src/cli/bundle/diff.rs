@@ -1,13 +1,12 @@
 //! `cardea bundle diff`: what a change of bundle does.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command speaks on its standard streams")]
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use crate::audit::stored::Stored;
 use crate::cli::bundle::{cannot_open, open};
 use crate::cli::{Format, exit};
 use crate::proving::diff::effects::{Direction, Effects};
@@ -21,8 +20,7 @@ use crate::proving::matrix::Filters;
 Examples:
   cardea bundle diff old/ new/                       what is written otherwise, and which verdicts change
   cardea bundle diff old/ new/ --fail-on widening    in CI: fail when anything opens that was closed
-  cardea bundle diff old/ new/ --records audit/*.jsonl
-                                                     also: judge recorded decisions again, under both
+  cardea bundle diff old/ new/ --records audit/      also: judge recorded decisions again, under both
 
 Records are judged again as they were judged then if the node wrote them with `replayable = true` under [audit]. Others
 are judged from their evidence, and those that do not come out again under OLD are counted and left out.")]
@@ -31,8 +29,8 @@ pub(in crate::cli) struct DiffArgs {
     old: PathBuf,
     /// The bundle as it would be.
     new: PathBuf,
-    /// Segments of the audit (JSON Lines), to judge the decisions in them again.
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    /// Directories or segments of an audit, or its records as JSON Lines, to judge the decisions in them again.
+    #[arg(long, value_name = "PATH", num_args = 1..)]
     records: Vec<PathBuf>,
     /// Which changed verdicts make the command fail.
     #[arg(long, value_enum, default_value_t)]
@@ -102,9 +100,8 @@ fn report(args: &DiffArgs, old: &Side, new: &Side) -> Result<Report, String> {
         resource: args.resource.clone(),
     };
     let mut replayed = Replayed::default();
-    for path in &args.records {
-        let read = File::open(path).and_then(|file| replayed.read(old, new, BufReader::new(file)));
-        read.map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+    for record in Stored::open(&args.records).map_err(|fault| fault.to_string())? {
+        replayed.read(old, new, &record.map_err(|fault| fault.to_string())?);
     }
     Ok(Report {
         words: diff::words(old, new),
@@ -136,7 +133,7 @@ fn human(report: &Report) {
         ),
         (records.others, "records of other kinds"),
         (records.lost, "records were lost when they should have been written"),
-        (records.unreadable, "lines are no records"),
+        (records.unreadable, "records of kinds that this version does not know"),
     ];
     for (count, what) in beside.into_iter().filter(|(count, _)| *count > 0) {
         println!("  {count:>8}  {what}");

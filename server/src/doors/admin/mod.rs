@@ -194,6 +194,9 @@ impl AdminService for AdminDoor {
                 }
                 .to_owned(),
                 fault: stats.fault.unwrap_or_default(),
+                vkey: audit.verifier().to_string(),
+                loss_window_ms: millis(audit.windows().kill),
+                crash_window_ms: millis(audit.windows().crash),
             }),
         }))
     }
@@ -355,4 +358,8 @@ pub(super) fn peer_name<M>(request: &Request<M>) -> SmolStr {
 
 fn count(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn millis(span: std::time::Duration) -> u32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX)
 }

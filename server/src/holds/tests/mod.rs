@@ -77,11 +77,13 @@ impl Node {
     fn with_audit(queue_max: usize, when_full: WhenFull) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = AuditConfig {
-            dir: dir.path().to_owned(),
             queue_max,
             when_full,
             segment_bytes_max: 1 << 20,
             flush_interval: Duration::from_millis(1),
+            sync_interval: Duration::ZERO,
+            key_file: dir.path().join("key"),
+            ..AuditConfig::in_dir(dir.path())
         };
         let audit = Arc::new(Audit::open(&config, Box::new(|| 0)).unwrap());
         let metrics = Arc::new(Metrics::new(pipeline::labels(1)));

@@ -135,7 +135,7 @@ fn of_observed_identities_novelty_is_learned_and_abuse_is_not() {
 
 #[test]
 fn a_gap_and_a_signal_take_out_what_ran_then() {
-    let gap = Entry::Gap(v1::GapRecord { lost: 3 });
+    let gap = Entry::Gap(v1::GapRecord { lost: 3, ..v1::GapRecord::default() });
     let signal = |subject, session: &str| {
         let (session_id, outcome) = (session.to_owned(), "applied".to_owned());
         Entry::Signal(v1::SignalRecord { subject, session_id, outcome, ..Default::default() })

@@ -3,10 +3,9 @@
 //! Records that the node wrote as replayable hold the request and every fact that a candidate read. Others hold only the
 //! evidence; they are judged from that and counted apart. A record whose decision does not come out again under the old
 //! bundle proves nothing about the new one: it is counted as not reproducible. Nothing is dropped without a count.
-//! Limits: one line of [`LINE_BYTES_MAX`] bytes is held at a time.
+//! Limits: one record is held at a time.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, Read as _};
 
 use cardea_core::attempt::{Attempt, Parts};
 use cardea_core::counters::CounterFact;
@@ -18,13 +17,13 @@ use cardea_policy_store::counters::Counter;
 use cardea_policy_store::engine::{Record as Fields, Uid, Value};
 use cardea_policy_store::fragment::{Fact, Group};
 use cardea_policy_store::snapshot::Snapshot;
-use cardea_proto::v1;
+use cardea_proto::v1::{self, record::Entry, value::Kind};
 use serde::Serialize;
 use smol_str::SmolStr;
 
 use super::Side;
 use super::effects::Effects;
-use crate::audit::record::{self, Body, DecisionRecord, LINE_BYTES_MAX, Record};
+use crate::audit::record::unix_ms;
 use crate::doors::decision;
 use crate::pipeline::unrecorded;
 use crate::proving::case::Got;
@@ -50,37 +49,23 @@ pub struct Replayed {
     pub others: u64,
     /// Records that were lost when they should have been written.
     pub lost: u64,
-    /// Lines that are no records.
+    /// Records of kinds that this version does not know.
     pub unreadable: u64,
     /// The changes.
     pub effects: Effects,
 }
 
 impl Replayed {
-    /// Judges every record of a segment again.
-    ///
-    /// # Errors
-    /// When the input cannot be read on.
-    pub fn read(&mut self, old: &Side, new: &Side, mut lines: impl BufRead) -> io::Result<()> {
-        let most = u64::try_from(LINE_BYTES_MAX).unwrap_or(u64::MAX);
-        let mut line = Vec::new();
-        loop {
-            line.clear();
-            if lines.by_ref().take(most).read_until(b'\n', &mut line)? == 0 {
-                return Ok(());
+    /// Judges a record again.
+    pub fn read(&mut self, old: &Side, new: &Side, record: &v1::Record) {
+        match &record.entry {
+            Some(Entry::Decision(decision)) => {
+                self.decisions += 1;
+                self.judge(old, new, decision, record.time.as_ref().map_or(0, unix_ms));
             }
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            match serde_json::from_slice::<Record>(&line) {
-                Ok(Record { time_ms, body: Body::Decision(decision), .. }) => {
-                    self.decisions += 1;
-                    self.judge(old, new, &decision, time_ms);
-                }
-                Ok(Record { body: Body::Gap(gap), .. }) => self.lost = self.lost.saturating_add(gap.lost),
-                Ok(_) => self.others += 1,
-                Err(_) => self.unreadable += 1,
-            }
+            Some(Entry::Gap(gap)) => self.lost = self.lost.saturating_add(gap.lost),
+            Some(_) => self.others += 1,
+            None => self.unreadable += 1,
         }
     }
 
@@ -91,7 +76,7 @@ impl Replayed {
         self
     }
 
-    fn judge(&mut self, old: &Side, new: &Side, decision: &DecisionRecord, time_ms: u64) {
+    fn judge(&mut self, old: &Side, new: &Side, decision: &v1::DecisionRecord, time_ms: i64) {
         let Some(recorded) = Recorded::of(decision, time_ms) else {
             self.before_policy += 1;
             return;
@@ -114,10 +99,10 @@ impl Replayed {
 
 /// What a record says of one attempt that policy was asked about.
 struct Recorded<'r> {
-    record: &'r DecisionRecord,
-    principal: &'r record::Entity,
-    action: &'r record::Entity,
-    resource: &'r record::Entity,
+    record: &'r v1::DecisionRecord,
+    principal: &'r v1::EntityRef,
+    action: &'r v1::EntityRef,
+    resource: &'r v1::EntityRef,
     now: Now,
     told: Told,
     /// Facts that were told.
@@ -126,18 +111,18 @@ struct Recorded<'r> {
 
 impl<'r> Recorded<'r> {
     /// `None` if policy was not asked.
-    fn of(record: &'r DecisionRecord, time_ms: u64) -> Option<Self> {
+    fn of(record: &'r v1::DecisionRecord, time_ms: i64) -> Option<Self> {
         use v1::ReasonCode::{Forbidden, NoPermit, PolicyErrored, StepUpRequired};
-        let by_policy = |reason: &record::Reason| {
-            matches!(reason.code, Forbidden | NoPermit | PolicyErrored | StepUpRequired)
+        let by_policy = |reason: &v1::Reason| {
+            matches!(reason.code(), Forbidden | NoPermit | PolicyErrored | StepUpRequired)
         };
         if !record.reasons.iter().all(by_policy) {
             return None;
         }
         let hops = record.delegation.len() + 1;
         let (mut told, mut known) = (Told::default(), BTreeSet::new());
-        let mut tell = |path: &str, hop: Option<u32>, value: &record::Value| {
-            let Some((fact, value)) = fact(path).zip(fact_value(value)) else { return };
+        let mut tell = |path: &str, hop: Option<u32>, value: Option<&v1::Value>| {
+            let Some((fact, value)) = fact(path).zip(value.and_then(fact_value)) else { return };
             known.insert(fact);
             match hop.filter(|_| fact.group().is_of_hop()) {
                 Some(hop) => told.tell(fact, usize::try_from(hop).unwrap_or(usize::MAX), value),
@@ -145,15 +130,17 @@ impl<'r> Recorded<'r> {
             }
         };
         match &record.replay {
-            Some(replay) => replay.facts.iter().for_each(|one| tell(&one.fact, Some(one.hop), &one.value)),
-            None => record.evidence.iter().for_each(|one| tell(&one.fact, None, &one.value)),
+            Some(replay) => {
+                replay.facts.iter().for_each(|one| tell(&one.fact, Some(one.hop), one.value.as_ref()));
+            }
+            None => record.evidence.iter().for_each(|one| tell(&one.fact, None, one.value.as_ref())),
         }
         Some(Self {
             record,
             principal: record.principal.as_ref()?,
             action: record.action.as_ref()?,
             resource: record.resource.as_ref()?,
-            now: Now { mono_ns: 0, wall_ms: i64::try_from(time_ms).unwrap_or(i64::MAX) },
+            now: Now { mono_ns: 0, wall_ms: time_ms },
             told,
             known,
         })
@@ -161,7 +148,7 @@ impl<'r> Recorded<'r> {
 
     /// The answer of a bundle, and whether it reads facts that were never recorded.
     fn judge(&self, snapshot: &Snapshot) -> (Answer, bool) {
-        let pair = |entity: &'r record::Entity| (entity.type_name.as_str(), entity.id.as_str());
+        let pair = |entity: &'r v1::EntityRef| (entity.r#type.as_str(), entity.id.as_str());
         let delegation: Vec<(&str, &str)> = self.record.delegation.iter().map(pair).collect();
         let sent = self.record.replay.iter().flat_map(|replay| &replay.request);
         let request = sent.filter_map(|(name, sent)| Some((name.clone(), value(sent, snapshot)?)));
@@ -216,8 +203,8 @@ impl<'r> Recorded<'r> {
             cardea_core::verdict::Decision::StepUp,
             cardea_core::verdict::Decision::Deny,
         ];
-        let recorded = verdicts.into_iter().find(|one| decision(*one) == self.record.decision);
-        let settled: BTreeSet<&str> = self.record.determining_policies.iter().map(SmolStr::as_str).collect();
+        let recorded = verdicts.into_iter().find(|one| decision(*one) == self.record.decision());
+        let settled: BTreeSet<&str> = self.record.determining_policies.iter().map(String::as_str).collect();
         let settles: BTreeSet<&str> = answer.policies.iter().map(String::as_str).collect();
         recorded.is_some_and(|recorded| recorded.name() == answer.verdict) && settled == settles
     }
@@ -231,8 +218,8 @@ impl<'r> Recorded<'r> {
     }
 }
 
-fn named(entity: &record::Entity) -> Named {
-    Named { type_name: entity.type_name.to_string(), id: entity.id.to_string() }
+fn named(entity: &v1::EntityRef) -> Named {
+    Named { type_name: entity.r#type.clone(), id: entity.id.clone() }
 }
 
 fn fact(path: &str) -> Option<Fact> {
@@ -240,29 +227,29 @@ fn fact(path: &str) -> Option<Fact> {
     Group::named(group)?.fact(name)
 }
 
-fn fact_value(value: &record::Value) -> Option<FactValue> {
-    match value {
-        record::Value::Bool(value) => Some(FactValue::Bool(*value)),
-        record::Value::Long(value) => Some(FactValue::Long(*value)),
-        record::Value::String(text) => Some(FactValue::Text(text.clone())),
-        record::Value::Set(values) => {
-            let text = |value: &record::Value| {
-                let record::Value::String(text) = value else { return None };
-                Some(text.clone())
+fn fact_value(value: &v1::Value) -> Option<FactValue> {
+    match value.kind.as_ref()? {
+        Kind::Bool(value) => Some(FactValue::Bool(*value)),
+        Kind::Long(value) => Some(FactValue::Long(*value)),
+        Kind::String(text) => Some(FactValue::Text(text.into())),
+        Kind::Set(set) => {
+            let text = |value: &v1::Value| match &value.kind {
+                Some(Kind::String(text)) => Some(SmolStr::new(text)),
+                _ => None,
             };
-            values.iter().map(text).collect::<Option<_>>().map(FactValue::Texts)
+            set.values.iter().map(text).collect::<Option<_>>().map(FactValue::Texts)
         }
-        record::Value::Entity(_)
-        | record::Value::Record(_)
-        | record::Value::Decimal(_)
-        | record::Value::Ip(_)
-        | record::Value::Datetime(_)
-        | record::Value::Duration(_) => None,
+        Kind::Entity(_)
+        | Kind::Record(_)
+        | Kind::Decimal(_)
+        | Kind::Ip(_)
+        | Kind::Datetime(_)
+        | Kind::Duration(_) => None,
     }
 }
 
 /// A recorded value, in the types of a bundle; `None` if it does not have the type of an entity in it.
-fn value(recorded: &record::Value, snapshot: &Snapshot) -> Option<Value> {
+fn value(recorded: &v1::Value, snapshot: &Snapshot) -> Option<Value> {
     unrecorded(recorded, &|type_name, id| Some(Uid::new(snapshot.type_name(type_name)?, id)))
 }
 
@@ -308,10 +295,10 @@ mod tests {
         let all = Value::from(fields.collect::<Fields>());
         for one in values.iter().chain([&all]) {
             let line = serde_json::to_string(&recorded(one)).unwrap();
-            let read: record::Value = serde_json::from_str(&line).unwrap();
+            let read: v1::Value = serde_json::from_str(&line).unwrap();
             assert_eq!(value(&read, &snapshot).as_ref(), Some(one), "{line}");
         }
-        let stranger = record::Entity { type_name: "Gone".into(), id: "x".into() };
-        assert_eq!(value(&record::Value::Entity(stranger), &snapshot), None);
+        let stranger = Kind::Entity(v1::EntityRef { r#type: "Gone".into(), id: "x".into() });
+        assert_eq!(value(&v1::Value { kind: Some(stranger) }, &snapshot), None);
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cardea_core::time::Now;
+use cardea_proto::v1::{self, record::Entry};
 use parking_lot::Mutex;
 use smol_str::SmolStr;
 
@@ -21,7 +22,6 @@ use super::plan::{self, Manner, Plan};
 use super::seen::{Seen, TokenName};
 use super::stream::Stream;
 use super::{apply, subjects::Whom};
-use crate::audit::record::{Body, SignalRecord};
 use crate::concluding::Why;
 use crate::ledger::LedgerFault;
 use crate::metrics::ReceiverMetrics;
@@ -237,18 +237,18 @@ impl Intake {
         from.metrics.taken(outcome).increment(1);
         from.metrics.event_age.set(seconds(now.wall_ms.saturating_sub(set.event_ms)));
         from.metrics.last_taken.set(seconds(now.wall_ms));
-        let record = SignalRecord {
+        let record = v1::SignalRecord {
             subject: prepared.whom.principal().map(entity),
-            kind: prepared.kind.clone(),
-            source: Shown::text(&set.issuer),
-            outcome: SmolStr::new_static(outcome),
+            kind: prepared.kind.to_string(),
+            source: Shown::text(&set.issuer).into(),
+            outcome: outcome.to_owned(),
             state_version: version,
-            reason: prepared.reason.clone(),
-            session_id: prepared.whom.session().cloned().unwrap_or_default(),
-            txn: set.txn.clone().unwrap_or_default(),
-            token_id: set.jti.clone(),
+            reason: prepared.reason.to_string(),
+            session_id: prepared.whom.session().map(SmolStr::to_string).unwrap_or_default(),
+            txn: set.txn.as_ref().map(SmolStr::to_string).unwrap_or_default(),
+            token_id: set.jti.to_string(),
         };
-        self.pipeline.record(Body::Signal(record), now);
+        self.pipeline.record(Entry::Signal(record), now);
         Ok(true)
     }
 

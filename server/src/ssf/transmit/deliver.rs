@@ -8,15 +8,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cardea_proto::v1;
 use smol_str::SmolStr;
 use tokio::sync::Notify;
 
 use super::endpoint::Endpoint;
 use super::outbox::{Item, Kind, Signed};
 use super::push::Answer;
+use super::stream_record;
 use super::streams::{Delivery, Done, Row, Secret};
 use super::{Transmitter, signing};
-use crate::audit::record::StreamRecord;
 use crate::limits;
 use crate::remote::backoff::Backoff;
 use crate::ssf::event::StreamStatus;
@@ -158,11 +159,7 @@ impl Transmitter {
         let what = if item.kind == Kind::Event { "event" } else { "notice" };
         tracing::warn!(stream = %id, %receiver, jti = %item.jti, why, "a receiver cannot use an {what}");
         let reason = format!("`{}`: {why}", item.jti);
-        self.note(StreamRecord {
-            events: 1,
-            reason: reason.into(),
-            ..StreamRecord::of(id, &receiver, "event_refused")
-        });
+        self.note(v1::StreamRecord { events: 1, reason, ..stream_record(id, &receiver, "event_refused") });
     }
 
     /// Lets a stream wait after a failure.

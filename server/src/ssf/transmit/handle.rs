@@ -19,13 +19,14 @@ use super::claims::{Maker, unique};
 use super::options::Receiver;
 use super::receivers::Unknown;
 use super::request::{self, Wanted};
+use super::stream_record;
 use super::streams::{Refused, Row, Stream, Streams};
 use super::urls::Route;
 use super::{Done, Transmitter};
-use crate::audit::record::StreamRecord;
 use crate::ledger::{LedgerFault, Ticket};
 use crate::limits;
 use crate::ssf::http::{self as port, Answer, Answering, BodyFault, Part};
+use cardea_proto::v1;
 
 /// Why a request is not done, as its sender sees it.
 #[derive(Debug)]
@@ -258,7 +259,7 @@ impl Transmitter {
             (changed, described)
         };
         self.settle(changed).await?;
-        self.note(StreamRecord::of(&id, &receiver.name, "created"));
+        self.note(stream_record(&id, &receiver.name, "created"));
         Ok(described)
     }
 
@@ -282,7 +283,7 @@ impl Transmitter {
         self.try_again(id);
         self.settle(changed).await?;
         let change = if replace { "replaced" } else { "updated" };
-        self.note(StreamRecord::of(id, &receiver.name, change));
+        self.note(stream_record(id, &receiver.name, change));
         Ok(described)
     }
 
@@ -302,16 +303,16 @@ impl Transmitter {
             sending.arrived.notify_waiters();
         }
         self.settle(changed).await?;
-        self.note(StreamRecord::of(id, &receiver.name, "deleted"));
+        self.note(stream_record(id, &receiver.name, "deleted"));
         Ok(())
     }
 
     async fn set_status(&self, receiver: &Receiver, object: &Map<String, Value>) -> Result<Value, Refusal> {
         let id = request::stream_id(object)?;
         let (status, reason) = request::status(object)?;
-        let record = StreamRecord {
-            reason: reason.clone().unwrap_or_default().into(),
-            ..StreamRecord::of(id, &receiver.name, status.word())
+        let record = v1::StreamRecord {
+            reason: reason.clone().unwrap_or_default(),
+            ..stream_record(id, &receiver.name, status.word())
         };
         let (changed, described) = {
             let mut streams = self.streams.lock();
@@ -343,7 +344,7 @@ impl Transmitter {
         })?;
         self.settle(changed).await?;
         let change = if is_in { "subject_added" } else { "subject_removed" };
-        self.note(StreamRecord::of(id, &receiver.name, change));
+        self.note(stream_record(id, &receiver.name, change));
         Ok(())
     }
 

@@ -40,6 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cardea_core::time::Now;
+use cardea_proto::v1::{self, record::Entry};
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 use smol_str::SmolStr;
@@ -62,7 +63,6 @@ use self::streams::{Done, Stream, Streams};
 pub use self::subject::{TEMPLATE_DEFAULT, Template};
 pub use self::urls::Urls;
 use crate::audit::Audit;
-use crate::audit::record::{Body, StreamRecord};
 use crate::clock::Clock;
 use crate::ledger::{Ledger, LedgerFault};
 use crate::limits;
@@ -160,7 +160,7 @@ impl Transmitter {
         };
         for life in gone {
             tracing::error!(kid = %life.kid, "the file of a signing key is gone: what it signed cannot be verified any more");
-            transmitter.note(StreamRecord::of_key(&life.kid, "key_lost"));
+            transmitter.note(stream_record(&life.kid, "", "key_lost"));
             transmitter.store.write_keys(&[], &[life.kid])?;
         }
         while let Some(step) = transmitter.key_step() {
@@ -257,13 +257,13 @@ impl Transmitter {
                 let changed = self.signer.promote(now_ms);
                 self.store.write_keys(&changed, &[])?;
                 for life in changed.iter().filter(|life| life.ended_ms.is_none()) {
-                    self.note(StreamRecord::of_key(&life.kid, "key_signs"));
+                    self.note(stream_record(&life.kid, "", "key_signs"));
                 }
             }
             Step::Forget(kid) => {
                 self.store.write_keys(&[], std::slice::from_ref(kid))?;
                 self.signer.forget(kid);
-                self.note(StreamRecord::of_key(kid, "key_forgotten"));
+                self.note(stream_record(kid, "", "key_forgotten"));
             }
         }
         Ok(())
@@ -274,7 +274,7 @@ impl Transmitter {
         let life = key.life.clone();
         self.store.write_keys(std::slice::from_ref(&life), &[])?;
         self.signer.publish(key);
-        self.note(StreamRecord::of_key(&life.kid, "key_made"));
+        self.note(stream_record(&life.kid, "", "key_made"));
         Ok(())
     }
 
@@ -299,7 +299,7 @@ impl Transmitter {
                 lost,
                 "conclusions were lost before they became events: too much happened at once"
             );
-            self.note(StreamRecord { events: lost, ..StreamRecord::of("", "", "conclusions_lost") });
+            self.note(v1::StreamRecord { events: lost, ..stream_record("", "", "conclusions_lost") });
         }
         true
     }
@@ -379,8 +379,8 @@ impl Transmitter {
             let receiver =
                 self.streams.lock().by_id(id).map_or_else(SmolStr::default, |stream| stream.receiver.clone());
             tracing::warn!(stream = %id, %receiver, dropped, "events were dropped: their receiver did not take them in time");
-            let record = StreamRecord::of(id, &receiver, "events_dropped");
-            self.note(StreamRecord { events: *dropped, ..record });
+            let record = stream_record(id, &receiver, "events_dropped");
+            self.note(v1::StreamRecord { events: *dropped, ..record });
         }
     }
 
@@ -420,11 +420,21 @@ impl Transmitter {
         &self.around.metrics.transmit
     }
 
-    fn note(&self, record: StreamRecord) {
+    fn note(&self, record: v1::StreamRecord) {
         let time_ms = u64::try_from(self.now().wall_ms).unwrap_or(0);
-        if !self.around.audit.record(time_ms, Body::Stream(record)) {
+        if !self.around.audit.record(time_ms, Entry::Stream(record)) {
             self.around.metrics.audit_gaps.increment(1);
         }
+    }
+}
+
+/// The record of a change of a stream, or of a key by its id.
+fn stream_record(stream_id: &str, receiver: &str, change: &str) -> v1::StreamRecord {
+    v1::StreamRecord {
+        stream_id: stream_id.to_owned(),
+        receiver: receiver.to_owned(),
+        change: change.to_owned(),
+        ..v1::StreamRecord::default()
     }
 }
 

@@ -122,15 +122,8 @@ impl Node {
         self.writing.take().unwrap().join().unwrap().unwrap();
         self.transmitter.around.audit.close().unwrap();
         let audit = self.dir.join("audit");
-        let mut files: Vec<PathBuf> =
-            std::fs::read_dir(audit).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.sort();
-        let text: String = files
-            .iter()
-            .filter(|file| file.extension().is_some_and(|extension| extension == "jsonl"))
-            .map(|file| std::fs::read_to_string(file).unwrap())
-            .collect();
-        text.lines().map(str::to_owned).collect()
+        let records = crate::audit::stored::Stored::open(&[audit]).unwrap();
+        records.map(|record| serde_json::to_string(&record.unwrap()).unwrap()).collect()
     }
 
     async fn ask(&self, method: &str, path: &str, token: &str, body: &str) -> (StatusCode, Value, HeaderMap) {

@@ -1,0 +1,74 @@
+//! `cardea audit`: reading the audit log, and holding it against its signatures.
+
+mod key;
+mod prove;
+mod query;
+mod shown;
+mod verify;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use cardea_tlog::VerifierKey;
+use clap::Subcommand;
+
+use super::exit;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AuditCommand {
+    /// Verify that nothing in a log was altered, removed, reordered or inserted; or a receipt without its log.
+    ///
+    /// Exit code 0: it is what was signed; 1: it is not, with what and where; 2: could not run.
+    Verify(verify::VerifyArgs),
+    /// Make a receipt for a decision: what shows to anybody that its record is in the log.
+    ///
+    /// Exit code 0: written; 2: could not run, or it is not proven.
+    Prove(prove::ProveArgs),
+    /// Show records on disk: of a time, a principal, a decision, a policy.
+    ///
+    /// Exit code 0: shown; 1: none fits; 2: could not run.
+    Query(query::QueryArgs),
+    /// Show records of a running node as they are written, until Ctrl-C.
+    ///
+    /// Exit code 0: interrupted; 2: could not run, or the node ended the stream.
+    Tail(query::TailArgs),
+    /// Make a key that signs a log, for nodes that shall not make their own.
+    ///
+    /// Exit code 0: written; 2: could not run.
+    Key(key::KeyArgs),
+}
+
+pub(super) fn run(command: &AuditCommand) -> ExitCode {
+    match command {
+        AuditCommand::Verify(args) => verify::run(args),
+        AuditCommand::Prove(args) => prove::run(args),
+        AuditCommand::Query(args) => query::run(args),
+        AuditCommand::Tail(args) => query::tail(args),
+        AuditCommand::Key(args) => key::run(args),
+    }
+}
+
+/// Tells why a command could not run.
+#[expect(clippy::print_stderr, reason = "a command speaks on its standard streams")]
+fn could_not_run(what: impl std::fmt::Display) -> ExitCode {
+    eprintln!("{what}");
+    ExitCode::from(exit::COULD_NOT_RUN)
+}
+
+/// A public key, given as itself or as the file that holds it.
+fn verifier(text: &str) -> Result<VerifierKey, String> {
+    let path = Path::new(text);
+    let is_file = path.is_file();
+    let read = if is_file {
+        std::fs::read_to_string(path).map_err(|error| error.to_string())
+    } else {
+        Ok(text.to_owned())
+    };
+    let key = read.and_then(|text| VerifierKey::parse(text.trim()).map_err(|why| why.to_string()));
+    key.map_err(|why| {
+        let what = if is_file { "the file" } else { "the argument" };
+        format!(
+            "--key: {what} `{text}` is no public key: {why}; `cardea serve` logs it as vkey when it starts"
+        )
+    })
+}
