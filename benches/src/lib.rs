@@ -8,6 +8,7 @@ pub mod answer;
 pub mod call;
 pub mod compare;
 pub mod drive;
+pub mod inside;
 pub mod link;
 pub mod load;
 pub mod monitoring;

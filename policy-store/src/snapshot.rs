@@ -43,6 +43,8 @@ pub struct Policy {
     pub obligation: Option<SmolStr>,
     /// `@severity`: for records.
     pub severity: Option<SmolStr>,
+    /// `@audit("durable")`: an answer that it settles leaves only once its record is on the disk.
+    pub is_durable: bool,
     /// `@label`, `@respond` and `@dry_run`: what it does beside its answer.
     pub effects: Option<Box<Effects>>,
 }
@@ -379,7 +381,18 @@ fn annotated(
         }
         place.and_then(|place| u16::try_from(place).ok())
     });
+    let is_durable = match engine::annotation(policy, "audit") {
+        None => false,
+        Some("durable") => true,
+        Some(other) => {
+            let message =
+                format!("policy `{id}` carries `@audit({other:?})`, and only \"durable\" means something");
+            faults.push(Fault::of(&rules::AUDIT_UNKNOWN, "policies", message).of_policy(&id));
+            true
+        }
+    };
     Policy {
+        is_durable,
         forbids,
         condition,
         reason: text("reason"),

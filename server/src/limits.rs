@@ -147,6 +147,15 @@ pub const AUDIT_QUEUE_RANGE: RangeInclusive<u64> = 1..=16_777_216;
 /// `audit.segment_mb`: from a file for tests to one that tools still open.
 pub const AUDIT_SEGMENT_MB_RANGE: RangeInclusive<u64> = 1..=4096;
 
+/// `audit.keep_mb`: nothing, or up to a petabyte.
+pub const AUDIT_KEEP_MB_RANGE: RangeInclusive<u64> = 0..=1 << 30;
+
+/// `audit.keep_days`: nothing, or up to a century.
+pub const AUDIT_KEEP_DAYS_RANGE: RangeInclusive<u64> = 0..=36_525;
+
+/// How long an answer waits at most until its record is on the disk.
+pub const AUDIT_DURABLE_WAIT: Duration = Duration::from_secs(2);
+
 /// How often the audit is made to survive a crash of the machine, in milliseconds.
 pub const AUDIT_SYNC_MS_RANGE: RangeInclusive<u64> = 1..=1_000;
 

@@ -9,11 +9,11 @@ use cardea_policy_store::store::PolicyStore;
 use cardea_proto::v1;
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 
-use crate::audit::{Audit, AuditConfig, AuditStreams, FLUSH_INTERVAL_DEFAULT, WhenFull};
+use crate::audit::{Audit, AuditConfig, AuditStreams, FLUSH_INTERVAL_DEFAULT, Keep, WhenFull};
 use crate::bundles::{Bundles, Keeper};
 use crate::clock::Clock;
 use crate::concluding::Concluding;
-use crate::config::Config;
+use crate::config::{Answer, Config};
 use crate::doors::ext_authz::{ExtAuthzConfig, ExtAuthzDoor};
 use crate::doors::{
     AdminDoor, NativeDoor, ReviewDoor, ScoreDoor, SessionDoor, SignalDoor, TaskDoor, WireHolds,
@@ -23,7 +23,7 @@ use crate::ledger::{self, Ledger};
 use crate::limits;
 use crate::listen::{Listeners, Tls};
 use crate::metrics::Metrics;
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline::{self, Durability, Pipeline};
 use crate::router::Router;
 use crate::run::{self, Parts};
 use crate::shutdown::{Phase, Shutdown};
@@ -96,7 +96,8 @@ impl Service {
         let when_stale = config.bundle.when_stale;
         let pipeline = Arc::new(
             Pipeline::new(policy, state, audit, Arc::clone(&metrics), clock, when_stale)
-                .replayable(config.audit.replayable),
+                .replayable(config.audit.replayable)
+                .durable(durability(&config.audit.durable)),
         );
         if config.bundle.allow_unsigned {
             tracing::warn!(
@@ -379,6 +380,22 @@ async fn counting(
     Ok(())
 }
 
+const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+/// The configuration bounds it far below.
+fn small(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn durability(answers: &[Answer]) -> Durability {
+    Durability {
+        allow: answers.contains(&Answer::Allow),
+        step_up: answers.contains(&Answer::StepUp),
+        deny: answers.contains(&Answer::Deny),
+        ..Durability::default()
+    }
+}
+
 fn open_audit(config: &Config, clock: &Clock) -> anyhow::Result<Arc<Audit>> {
     let clock = clock.clone();
     let audit = AuditConfig {
@@ -393,6 +410,10 @@ fn open_audit(config: &Config, clock: &Clock) -> anyhow::Result<Arc<Audit>> {
         sync_interval: std::time::Duration::from_millis(config.audit.sync_ms),
         key_file: config.audit.key(),
         origin: config.audit.name(),
+        keep: Keep {
+            bytes: (config.audit.keep_mb > 0).then(|| config.audit.keep_mb.saturating_mul(1 << 20)),
+            age: (config.audit.keep_days > 0).then(|| DAY.saturating_mul(small(config.audit.keep_days))),
+        },
     };
     let wall = Box::new(move || u64::try_from(clock.now().wall_ms).unwrap_or(0));
     let audit = Audit::open(&audit, wall)?;

@@ -263,7 +263,9 @@ fn changes(records: &[Entry]) -> Vec<String> {
         | Entry::Shadow(_)
         | Entry::Task(_)
         | Entry::Review(_)
-        | Entry::Stream(_) => None,
+        | Entry::Stream(_)
+        | Entry::Withheld(_)
+        | Entry::Retention(_) => None,
     };
     records.iter().filter_map(told).collect()
 }

@@ -88,7 +88,13 @@ fn told(record: &v1::Record) -> Option<String> {
             Some(line)
         }
         Entry::Review(review) => Some(format!("review {} {}", review.change, review.reason)),
-        Entry::Bundle(_) | Entry::Gap(_) | Entry::Shadow(_) | Entry::Task(_) | Entry::Stream(_) => None,
+        Entry::Bundle(_)
+        | Entry::Gap(_)
+        | Entry::Shadow(_)
+        | Entry::Task(_)
+        | Entry::Stream(_)
+        | Entry::Withheld(_)
+        | Entry::Retention(_) => None,
     }
 }
 

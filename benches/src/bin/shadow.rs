@@ -8,25 +8,15 @@
 #![expect(clippy::unwrap_used, reason = "a bench that cannot set itself up has nothing to say")]
 
 use std::hint::black_box;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cardea_core::attempt::{Attempt, Parts, Token};
+use cardea_benches::inside::{judge, pipeline};
 use cardea_core::verdict::Decision;
-use cardea_policy_store::engine::{Record, Value};
-use cardea_policy_store::load;
-use cardea_policy_store::snapshot::Snapshot;
-use cardea_policy_store::store::PolicyStore;
-use cardea_server::audit::{Audit, AuditConfig, WhenFull};
+use cardea_server::audit::{AuditConfig, WhenFull};
 use cardea_server::bundle_admin::{Asked, Source};
-use cardea_server::clock::Clock;
-use cardea_server::config::WhenStale;
-use cardea_server::metrics::Metrics;
-use cardea_server::pipeline::{self, Door, Pipeline, Refused, Seen};
+use cardea_server::pipeline::Pipeline;
 use cardea_server::shadow::Candidate;
 use cardea_server::shutdown::Shutdown;
-use cardea_server::state::{Capacity, State};
 use clap::Parser;
 use hdrhistogram::Histogram;
 
@@ -64,7 +54,9 @@ struct Variant {
 fn main() {
     let args = Args::parse();
     let dir = tempfile::tempdir().unwrap();
-    let pipeline = pipeline(dir.path());
+    let audit =
+        AuditConfig { when_full: WhenFull::CountGap, ..AuditConfig::in_dir(dir.path().join("audit")) };
+    let pipeline = pipeline(&audit);
     // The first attempt of each session opens it.
     (0..100).for_each(|at| assert_eq!(judge(&pipeline, at), Decision::Allow));
     if let Some(calls) = args.only {
@@ -156,71 +148,4 @@ fn print(variants: &mut [Variant]) {
             variant.skipped
         );
     }
-}
-
-fn pipeline(dir: &Path) -> Pipeline {
-    let policy = Arc::new(PolicyStore::default());
-    let bundle = load::directory(&Path::new(env!("CARGO_MANIFEST_DIR")).join("bundle")).unwrap();
-    policy.activate(Arc::new(bundle.snapshot)).unwrap();
-    let config = AuditConfig { when_full: WhenFull::CountGap, ..AuditConfig::in_dir(dir.join("audit")) };
-    let audit = Audit::open(&config, Box::new(|| 0)).unwrap();
-    let state = State::new(Capacity {
-        sessions: 1_000,
-        stored_sessions: 1_000,
-        subjects: 1_000,
-        revocations: 1_000,
-        tasks: 10,
-        reviews: 10,
-        counters: 10,
-    });
-    let metrics = Arc::new(Metrics::new(pipeline::labels(1)));
-    let pipeline =
-        Pipeline::new(policy, Arc::new(state), Arc::new(audit), metrics, Clock::machine(), WhenStale::Serve);
-    pipeline.label_actions(&pipeline.policy().snapshot().unwrap());
-    pipeline
-}
-
-fn judge(pipeline: &Pipeline, at: usize) -> Decision {
-    let agent = format!("agent-{}", at % 10);
-    let report = format!("report-{}", at % 10);
-    let session = format!("session-{}", at % 10);
-    pipeline.judge(
-        Door::Grpc,
-        |snapshot| {
-            attempt(snapshot, &agent, &report, &session)
-                .map_err(|fault| Box::new(Refused { fault, seen: Seen::default() }))
-        },
-        |judgement| judgement.verdict.decision(),
-    )
-}
-
-fn attempt(
-    snapshot: &Snapshot,
-    agent: &str,
-    report: &str,
-    session: &str,
-) -> Result<Attempt, cardea_core::attempt::NotAnAttempt> {
-    let fields: [(&str, Value); 5] = [
-        ("amount", 250.into()),
-        ("channel", "api".into()),
-        ("region", "eu-west-1".into()),
-        ("source", "payments".into()),
-        ("urgent", false.into()),
-    ];
-    let parts = Parts {
-        principal: ("Bench::Agent", agent),
-        action: ("Bench::Action", "read"),
-        resource: ("Bench::Document", report),
-        request: fields.into_iter().collect::<Record>(),
-        session_id: session,
-        token: Some(Token {
-            issuer: "https://id.bench.example".into(),
-            issued_ms: Some(1_700_000_000_000),
-            expires_ms: Some(4_102_444_800_000),
-            bound: true,
-            ..Token::default()
-        }),
-        ..Parts::default()
-    };
-    Attempt::new(snapshot, parts)
 }

@@ -14,8 +14,8 @@ use crate::engine::syntax::{Kind, Term, Variable};
 use crate::settings::Requirement;
 
 /// The annotations that mean something.
-const KNOWN: [&str; 9] =
-    ["id", "reason", "step_up", "obligation", "severity", "allow", "label", "respond", "dry_run"];
+const KNOWN: [&str; 10] =
+    ["id", "reason", "step_up", "obligation", "severity", "audit", "allow", "label", "respond", "dry_run"];
 /// The parts of the context that meeting a step-up can change.
 const CHANGED_BY_STEP_UP: [&str; 4] = ["session", "token", "task", "request"];
 

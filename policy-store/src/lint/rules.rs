@@ -76,6 +76,8 @@ rules! {
     DUPLICATE_ID Error "duplicate-id" "two policies have the same `@id`"
         => "give one of them another `@id`";
     STEP_UP_UNDECLARED Error "step-up-undeclared" "`@step_up` names a requirement that bundle.toml does not declare";
+    AUDIT_UNKNOWN Error "audit-unknown" "a policy's `@audit` is not \"durable\""
+        => "write @audit(\"durable\"), or remove it";
     STEP_UP_ON_PERMIT Error "step-up-on-permit" "a permit carries `@step_up`"
         => "put it on the forbid that the step-up lifts";
     LABEL_UNDECLARED Error "label-undeclared" "`@label` names one that bundle.toml does not declare";

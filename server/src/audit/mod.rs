@@ -49,11 +49,11 @@ use tokio::sync::watch;
 
 use log::{Cursor, Found, Log};
 use queue::Queue;
-use writer::{Disk, Unwritten, Writer};
+use writer::{Closed, Disk, Unwritten, Writer};
 
 pub use key::NoKey;
-pub use log::{BadBlock, BadLog, BadRead, BadSegment, Finding, Verified, verify};
-pub use queue::Place;
+pub use log::{BadBlock, BadLog, BadRead, BadSegment, Finding, Keep, Verified, verify};
+pub use queue::{Durable, Place};
 pub use reader::{BATCH_RECORDS_MAX, BadFilter, Filter, Tail, TailError};
 pub use record::IntoEntry;
 pub use service::{AuditStreams, STREAMS_MAX};
@@ -80,6 +80,9 @@ pub const SEGMENT_BYTES_MAX_DEFAULT: u64 = 64 * 1024 * 1024;
 
 /// Smallest segment that a configuration may ask for, in bytes; a few records.
 pub const SEGMENT_BYTES_MAX_LEAST: u64 = 4 * 1024;
+
+/// How far packing stands back.
+const PACKER_NICE: i32 = 10;
 
 /// Reads wall time, in milliseconds since 1970. Only gap records need it: all others carry their own time.
 pub type WallClock = Box<dyn Fn() -> u64 + Send>;
@@ -113,6 +116,8 @@ pub struct AuditConfig {
     pub key_file: PathBuf,
     /// Name of the log and of the key that is made for it, as in `example.com/audit`.
     pub origin: String,
+    /// Which records are kept.
+    pub keep: Keep,
 }
 
 /// What Status and metrics show.
@@ -236,10 +241,10 @@ impl Audit {
         let (unpacked, to_pack) = crossbeam_channel::unbounded();
         let writer = Writer::new(Arc::clone(&queue), disk, clock, publish, unpacked, next_sequence, config);
         let dir: Arc<Path> = config.dir.as_path().into();
-        let packed = Arc::clone(&dir);
+        let packer = Packer { dir: Arc::clone(&dir), keep: config.keep, queue: Arc::clone(&queue) };
         // Ends with the writer, whose end of the channel is the only one.
         let _detached =
-            thread::Builder::new().name("audit-packer".to_owned()).spawn(move || pack(&packed, &to_pack))?;
+            thread::Builder::new().name("audit-packer".to_owned()).spawn(move || packer.run(&to_pack))?;
         let thread =
             thread::Builder::new().name("audit-writer".to_owned()).spawn(move || writer.run(left_open))?;
         queue.set_writer(thread.thread().clone());
@@ -386,6 +391,7 @@ impl AuditConfig {
             flush_interval: FLUSH_INTERVAL_DEFAULT,
             sync_interval: SYNC_INTERVAL_DEFAULT,
             origin: "localhost/audit".to_owned(),
+            keep: Keep::default(),
         }
     }
 }
@@ -405,11 +411,42 @@ fn left_open(config: &AuditConfig, found: Found) -> Entry {
     })
 }
 
-/// Packs segments as they are closed. One that cannot be packed stays as it is, and is tried again at the next start.
-fn pack(dir: &Path, segments: &Receiver<u64>) {
-    for first in segments {
-        if let Err(error) = log::pack(dir, first) {
-            tracing::warn!(%error, first, "an audit segment could not be packed, it stays as it is");
+/// Packs segments as they are closed, and lets go of old ones, standing back behind those that decide.
+struct Packer {
+    dir: Arc<Path>,
+    keep: Keep,
+    queue: Arc<Queue>,
+}
+
+impl Packer {
+    fn run(&self, segments: &Receiver<Closed>) {
+        if let Err(error) = rustix::process::nice(PACKER_NICE) {
+            tracing::debug!(%error, "the packer runs at the same priority as all");
+        }
+        for Closed { first, at_ms } in segments {
+            if let Err(error) = log::pack(&self.dir, first) {
+                tracing::warn!(%error, first, "an audit segment could not be packed, it stays as it is until the next start");
+            }
+            self.let_go(at_ms);
+        }
+    }
+
+    /// What goes is recorded before it does; without a place for that it stays until the next segment is closed.
+    fn let_go(&self, now_ms: u64) {
+        let kept_from = match log::kept_from(&self.dir, self.keep, now_ms) {
+            Ok(Some(kept_from)) => kept_from,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "which audit segments may go cannot be told, all stay");
+                return;
+            }
+        };
+        let Ok(place) = self.queue.reserve() else { return };
+        let entry = Entry::Retention(v1::RetentionRecord { kept_from });
+        if place.fill_durable(now_ms, Box::new(entry)).wait_here()
+            && let Err(error) = log::let_go(&self.dir, kept_from)
+        {
+            tracing::warn!(%error, kept_from, "old audit segments cannot be removed, they are tried again");
         }
     }
 }

@@ -3,8 +3,8 @@
 //! Owns: the places, the entries that wait, the count of lost records, and when the writer is woken early.
 //! A place is taken from `reserve` until its record is on disk (or the place is dropped unfilled), so records
 //! not yet on disk number at most `queue_max`.
-//! Never does: a lock, a system call or a wake-up per record. The one exception is passing half full, which
-//! wakes the writer once per drain.
+//! Never does: a lock, a system call or a wake-up per record. The exceptions are passing half full, which
+//! wakes the writer once per drain, and records that somebody waits for.
 
 use std::{
     sync::{
@@ -12,10 +12,13 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::Thread,
+    time::Duration,
 };
 
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use cardea_proto::v1::record::Entry;
 
@@ -46,6 +49,25 @@ pub(super) struct Queue {
 pub(super) struct Filled {
     pub(super) time_ms: u64,
     pub(super) entry: Box<dyn IntoEntry>,
+    /// Who waits until it is on the disk.
+    pub(super) waits: Option<oneshot::Sender<()>>,
+}
+
+/// A record on its way to the disk.
+#[derive(Debug)]
+#[must_use = "what waits for the disk has to be waited for"]
+pub struct Durable(oneshot::Receiver<()>);
+
+impl Durable {
+    /// As [`Self::wait`], on a thread that may wait as long as it takes; false: it never will.
+    pub(super) fn wait_here(self) -> bool {
+        self.0.blocking_recv().is_ok()
+    }
+
+    /// Whether the record survives a crash of the machine; waits for that at most so long.
+    pub async fn wait(self, at_most: Duration) -> bool {
+        matches!(timeout(at_most, self.0).await, Ok(Ok(())))
+    }
 }
 
 /// The right to one record: a verdict that holds a place can be released. Dropped unfilled, it is given back.
@@ -59,10 +81,23 @@ pub struct Place<'audit> {
 impl Place<'_> {
     /// Hands the entry to the writer. `time_ms` is wall time in milliseconds since 1970.
     pub fn fill(self, time_ms: u64, entry: Box<dyn IntoEntry>) {
+        self.push(Filled { time_ms, entry, waits: None });
+    }
+
+    /// As `fill`, and wakes the writer: somebody waits until the record is on the disk. Those who wait at the same time share one sync.
+    pub fn fill_durable(self, time_ms: u64, entry: Box<dyn IntoEntry>) -> Durable {
+        let (waits, durable) = oneshot::channel();
+        let queue = self.queue;
+        self.push(Filled { time_ms, entry, waits: Some(waits) });
+        queue.wake();
+        Durable(durable)
+    }
+
+    fn push(self, filled: Filled) {
         let (queue, number) = (self.queue, self.number);
         // From here the place belongs to the entry, and the writer gives it back.
         std::mem::forget(self);
-        queue.push(Filled { time_ms, entry }, number);
+        queue.push(filled, number);
     }
 
     /// As `fill`, for a record that needs no further formatting.

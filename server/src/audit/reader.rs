@@ -182,7 +182,11 @@ impl Filter {
             Entry::Shadow(shadow) => shadow.principal.as_ref(),
             Entry::Task(task) => task.agent.as_ref(),
             Entry::Review(review) => review.principal.as_ref(),
-            Entry::Bundle(_) | Entry::Gap(_) | Entry::Stream(_) => None,
+            Entry::Bundle(_)
+            | Entry::Gap(_)
+            | Entry::Stream(_)
+            | Entry::Withheld(_)
+            | Entry::Retention(_) => None,
         };
         self.principal.is_none() || self.principal.as_ref() == principal
     }
@@ -192,7 +196,7 @@ impl Filter {
 fn is_change(entry: &Entry) -> bool {
     match entry {
         Entry::Decision(decision) => decision.hold.as_ref().is_some_and(|hold| hold.cause.is_some()),
-        Entry::Shadow(_) => false,
+        Entry::Shadow(_) | Entry::Withheld(_) | Entry::Retention(_) => false,
         Entry::Signal(_)
         | Entry::Session(_)
         | Entry::Bundle(_)

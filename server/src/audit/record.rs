@@ -38,6 +38,8 @@ pub const fn kind(entry: &Entry) -> v1::RecordKind {
         Entry::Task(_) => v1::RecordKind::Task,
         Entry::Review(_) => v1::RecordKind::Review,
         Entry::Stream(_) => v1::RecordKind::Stream,
+        Entry::Withheld(_) => v1::RecordKind::Withheld,
+        Entry::Retention(_) => v1::RecordKind::Retention,
     }
 }
 

@@ -10,7 +10,7 @@ use std::{collections::VecDeque, io, sync::Arc, thread, time::Duration};
 
 use cardea_proto::v1::{self, gap_record::Cause, record::Entry};
 use crossbeam_channel::Sender;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::{
     AuditConfig, WallClock, Written,
@@ -23,7 +23,7 @@ use super::{
 pub(super) const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 /// How often what was appended is signed: a reader waits no longer for a proof.
-const SIGN_INTERVAL_MS: u64 = 1_000;
+const SIGN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// First pause after the disk refused; doubles up to `RETRY_PAUSE_MAX`.
 const RETRY_PAUSE_FIRST: Duration = Duration::from_millis(10);
@@ -94,17 +94,18 @@ pub(super) struct Writer<D> {
     clock: WallClock,
     written: watch::Sender<Written>,
     flush_interval: Duration,
-    sync_interval_ms: u64,
     batch_bytes_max: usize,
     batch: Batch,
     /// Places that the batch occupies; gaps have none.
     places: usize,
     /// The record in hand, encoded.
     encoded: Vec<u8>,
+    /// Who waits until the batch is on the disk.
+    waiting: Vec<oneshot::Sender<()>>,
     /// Segments for whoever packs them.
-    unpacked: Sender<u64>,
-    synced_ms: u64,
-    signed_ms: u64,
+    unpacked: Sender<Closed>,
+    syncs: Due,
+    signs: Due,
     /// Gaps in the order of their places.
     gaps: VecDeque<Gap>,
     /// Entries taken from the queue so far; gaps are placed by this count.
@@ -113,6 +114,15 @@ pub(super) struct Writer<D> {
     lost_placed: u64,
     /// How long the closing writer has waited so far.
     waited: Duration,
+}
+
+/// A segment that was closed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closed {
+    /// Sequence number of its first record.
+    pub(super) first: u64,
+    /// When this was noticed, Unix milliseconds.
+    pub(super) at_ms: u64,
 }
 
 /// Records lost at one place of the order: after the entry numbered `after`.
@@ -139,7 +149,7 @@ impl<D: Disk> Writer<D> {
         disk: D,
         clock: WallClock,
         written: watch::Sender<Written>,
-        unpacked: Sender<u64>,
+        unpacked: Sender<Closed>,
         next_sequence: u64,
         config: &AuditConfig,
     ) -> Self {
@@ -150,14 +160,14 @@ impl<D: Disk> Writer<D> {
             clock,
             written,
             flush_interval: config.flush_interval,
-            sync_interval_ms: u64::try_from(config.sync_interval.as_millis()).unwrap_or(u64::MAX),
             batch_bytes_max: BATCH_BYTES_MAX.min(segment_bytes_max),
             batch: Batch::new(next_sequence),
             places: 0,
             encoded: Vec::new(),
+            waiting: Vec::new(),
             unpacked,
-            synced_ms: 0,
-            signed_ms: 0,
+            syncs: Due::every(config.sync_interval, config.flush_interval),
+            signs: Due::every(SIGN_INTERVAL, config.flush_interval),
             gaps: VecDeque::new(),
             popped: 0,
             lost_placed: 0,
@@ -212,6 +222,7 @@ impl<D: Disk> Writer<D> {
             } else if let Some(filled) = self.queue.pop() {
                 self.popped += 1;
                 self.places += 1;
+                self.waiting.extend(filled.waits);
                 self.add(filled.time_ms, filled.entry.into_entry());
             } else {
                 return;
@@ -253,20 +264,22 @@ impl<D: Disk> Writer<D> {
     /// Syncs and signs where it is time, and tells readers how far the log goes.
     fn keep_up(&mut self) -> Result<(), Unwritten> {
         let now = (self.clock)();
-        if self.batch.next() - 1 > self.written.borrow().sequence
-            && is_due(now, self.synced_ms, self.sync_interval_ms)
-        {
+        if self.syncs.is_due(now) || !self.waiting.is_empty() {
             self.sync()?;
-            self.synced_ms = now;
+            self.syncs.done(now);
         }
-        if is_due(now, self.signed_ms, SIGN_INTERVAL_MS) {
+        for waits in self.waiting.drain(..) {
+            // Whoever waited may have given up.
+            let _unheard = waits.send(());
+        }
+        if self.signs.is_due(now) {
             self.sync()?;
             self.until_it_works(|writer| writer.disk.sign())?;
-            self.signed_ms = now;
+            self.signs.done(now);
         }
         while let Some(first) = self.disk.take_unpacked() {
             // Whoever packs ends only with the process.
-            let _unheard = self.unpacked.send(first);
+            let _unheard = self.unpacked.send(Closed { first, at_ms: now });
         }
         Ok(())
     }
@@ -345,7 +358,31 @@ impl<D: Disk> Writer<D> {
     }
 }
 
-/// Whether so much time has passed; a clock that was set back has passed everything.
-fn is_due(now_ms: u64, last_ms: u64, interval_ms: u64) -> bool {
-    now_ms.checked_sub(last_ms).is_none_or(|passed| passed >= interval_ms)
+/// When something is to be done again: after so much time, or after as many drains as fit into it, so that a clock which stands still
+/// or was set back holds nothing up.
+struct Due {
+    interval_ms: u64,
+    drains_max: u128,
+    drains: u128,
+    last_ms: u64,
+}
+
+impl Due {
+    fn every(interval: Duration, drain: Duration) -> Self {
+        let drains_max = interval.as_nanos() / drain.as_nanos().max(1);
+        let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        Self { interval_ms, drains_max, drains: 0, last_ms: 0 }
+    }
+
+    /// Asked once in each drain.
+    fn is_due(&mut self, now_ms: u64) -> bool {
+        self.drains += 1;
+        let is_time = now_ms.checked_sub(self.last_ms).is_none_or(|passed| passed >= self.interval_ms);
+        is_time || self.drains > self.drains_max
+    }
+
+    const fn done(&mut self, now_ms: u64) {
+        self.drains = 0;
+        self.last_ms = now_ms;
+    }
 }

@@ -153,6 +153,16 @@ fn event(record: &v1::Record) -> Option<Event<'_>> {
             state_version: Some(review.state_version),
             ..common
         },
+        Entry::Retention(retention) => Event {
+            kind: "retention",
+            change: format!("records before {} are let go of", retention.kept_from),
+            ..common
+        },
+        Entry::Withheld(withheld) => Event {
+            kind: "withheld",
+            change: format!("nobody got the verdict of decision {}", withheld.decision_id),
+            ..common
+        },
         Entry::Stream(stream) => Event {
             kind: "stream",
             change: format!("{} {}", stream.stream_id, stream.change),

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::read::{Located, Reader, choose};
 use super::{
-    Audit, Bundle, Config, ExtAuthz, Fault, Listen, Log, LogFormat, Overrides, Remote, Source, State, Tls,
-    WhenFull, WhenStale, Workers,
+    Answer, Audit, Bundle, Config, ExtAuthz, Fault, Listen, Log, LogFormat, Overrides, Remote, Source, State,
+    Tls, WhenFull, WhenStale, Workers,
 };
 use crate::limits;
 
@@ -265,9 +265,30 @@ fn audit(reader: &mut Reader<'_>, base: &Path, flags: &Overrides, default: &Audi
         segment_mb: reader.number("audit", "segment_mb", default.segment_mb, limits::AUDIT_SEGMENT_MB_RANGE),
         replayable: reader.flag("audit", "replayable", default.replayable),
         sync_ms: reader.number("audit", "sync_ms", default.sync_ms, limits::AUDIT_SYNC_MS_RANGE),
+        durable: answers(reader),
+        keep_mb: reader.number("audit", "keep_mb", default.keep_mb, limits::AUDIT_KEEP_MB_RANGE),
+        keep_days: reader.number("audit", "keep_days", default.keep_days, limits::AUDIT_KEEP_DAYS_RANGE),
         key_file: path(reader, base, "audit", "key_file"),
         origin: origin(reader),
     }
+}
+
+fn answers(reader: &mut Reader<'_>) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    for text in reader.texts("audit", "durable").unwrap_or_default() {
+        match Answer::ALL.into_iter().find(|answer| answer.as_str() == text.value) {
+            Some(answer) if answers.contains(&answer) => {}
+            Some(answer) => answers.push(answer),
+            None => {
+                let fault = Fault::new(
+                    format!("`{}` in `audit.durable` is no answer", text.value),
+                    "list some of \"allow\", \"step_up\" and \"deny\"",
+                );
+                reader.faults.push(fault.at(text.span, "not an answer"));
+            }
+        }
+    }
+    answers
 }
 
 fn origin(reader: &mut Reader<'_>) -> Option<String> {

@@ -147,6 +147,12 @@ pub struct Audit {
     pub replayable: bool,
     /// How often records are made to survive a crash of the machine, in milliseconds.
     pub sync_ms: u64,
+    /// Which answers leave only once their records do.
+    pub durable: Vec<Answer>,
+    /// MiB of closed segments that are kept; 0: all.
+    pub keep_mb: u64,
+    /// Days that closed segments are kept; 0: all.
+    pub keep_days: u64,
     /// The key that signs checkpoints; `None`: beside the directory, with the extension `key`.
     pub key_file: Option<PathBuf>,
     /// Name of the log, for the key that is made for it; `None`: `HOSTNAME/audit`.
@@ -168,6 +174,32 @@ impl Audit {
         self.origin.clone().unwrap_or_else(|| {
             format!("{}/audit", Some(host()).filter(is_name).unwrap_or_else(|| "localhost".to_owned()))
         })
+    }
+}
+
+/// An answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// The action may run.
+    Allow,
+    /// It may run once the requirements are met.
+    StepUp,
+    /// It must not run.
+    Deny,
+}
+
+impl Answer {
+    /// Every answer.
+    pub const ALL: [Self; 3] = [Self::Allow, Self::StepUp, Self::Deny];
+
+    /// As the file says it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::StepUp => "step_up",
+            Self::Deny => "deny",
+        }
     }
 }
 
@@ -304,6 +336,9 @@ impl Default for Config {
                 segment_mb: 64,
                 replayable: false,
                 sync_ms: 20,
+                durable: Vec::new(),
+                keep_mb: 0,
+                keep_days: 0,
                 key_file: None,
                 origin: None,
             },
@@ -388,6 +423,12 @@ impl Config {
             ("audit.segment_mb", self.audit.segment_mb.to_string()),
             ("audit.replayable", self.audit.replayable.to_string()),
             ("audit.sync_ms", self.audit.sync_ms.to_string()),
+            (
+                "audit.durable",
+                self.audit.durable.iter().map(|one| one.as_str()).collect::<Vec<_>>().join(", "),
+            ),
+            ("audit.keep_mb", self.audit.keep_mb.to_string()),
+            ("audit.keep_days", self.audit.keep_days.to_string()),
             ("audit.key_file", show(&self.audit.key())),
             ("audit.origin", self.audit.name()),
             ("state.dir", show(&self.state.dir)),

@@ -42,7 +42,19 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("workers", &["count"]),
     (
         "audit",
-        &["dir", "when_full", "queue_max", "segment_mb", "replayable", "sync_ms", "key_file", "origin"],
+        &[
+            "dir",
+            "when_full",
+            "queue_max",
+            "segment_mb",
+            "replayable",
+            "sync_ms",
+            "durable",
+            "keep_mb",
+            "keep_days",
+            "key_file",
+            "origin",
+        ],
     ),
     (
         "state",

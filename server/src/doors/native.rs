@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::hold::{self, HoldStream, WireHolds};
 use super::wire;
 use crate::limits;
-use crate::pipeline::{Door, Pipeline, Refused, Seen};
+use crate::pipeline::{Door, Judged, Pipeline, Refused, Seen};
 use crate::state::NotSettled;
 
 /// The service.
@@ -35,7 +35,7 @@ impl NativeDoor {
         Self { pipeline: Arc::clone(holds.pipeline()), holds }
     }
 
-    fn judge(&self, attempt: &v1::Attempt) -> v1::Verdict {
+    fn judge(&self, attempt: &v1::Attempt) -> Judged<v1::Verdict> {
         self.pipeline.judge(
             Door::Grpc,
             |snapshot| {
@@ -45,7 +45,11 @@ impl NativeDoor {
         )
     }
 
-    fn judge_all(&self, attempts: &[v1::Attempt]) -> Result<Vec<v1::Verdict>, Status> {
+    async fn release(&self, judged: Judged<v1::Verdict>, attempt: &v1::Attempt) -> v1::Verdict {
+        self.pipeline.release(judged, |judgement| wire::verdict(judgement, &attempt.id)).await
+    }
+
+    async fn judge_all(&self, attempts: &[v1::Attempt]) -> Result<Vec<v1::Verdict>, Status> {
         if attempts.len() > limits::BATCH_ATTEMPTS_MAX {
             let count = attempts.len();
             return Err(Status::invalid_argument(format!(
@@ -53,7 +57,13 @@ impl NativeDoor {
                 limits::BATCH_ATTEMPTS_MAX
             )));
         }
-        Ok(attempts.iter().map(|attempt| self.judge(attempt)).collect())
+        // All are judged before any is waited for, so that they share what they wait for.
+        let judged: Vec<_> = attempts.iter().map(|attempt| self.judge(attempt)).collect();
+        let mut verdicts = Vec::with_capacity(attempts.len());
+        for (judged, attempt) in judged.into_iter().zip(attempts) {
+            verdicts.push(self.release(judged, attempt).await);
+        }
+        Ok(verdicts)
     }
 }
 
@@ -66,14 +76,15 @@ impl DecisionService for NativeDoor {
         let Some(attempt) = &request.get_ref().attempt else {
             return Err(Status::invalid_argument("`attempt` is missing"));
         };
-        Ok(Response::new(v1::DecideResponse { verdict: Some(self.judge(attempt)) }))
+        let verdict = self.release(self.judge(attempt), attempt).await;
+        Ok(Response::new(v1::DecideResponse { verdict: Some(verdict) }))
     }
 
     async fn decide_batch(
         &self,
         request: Request<v1::DecideBatchRequest>,
     ) -> Result<Response<v1::DecideBatchResponse>, Status> {
-        let verdicts = self.judge_all(&request.get_ref().attempts)?;
+        let verdicts = self.judge_all(&request.get_ref().attempts).await?;
         Ok(Response::new(v1::DecideBatchResponse { verdicts }))
     }
 
@@ -85,9 +96,12 @@ impl DecisionService for NativeDoor {
     ) -> Result<Response<Self::DecideStreamStream>, Status> {
         let door = self.clone();
         // Each message is answered before the next is read, so a caller that does not read holds back only itself.
-        let answers = request.into_inner().map(move |message| {
-            let verdicts = door.judge_all(&message?.attempts)?;
-            Ok(v1::DecideStreamResponse { verdicts })
+        let answers = request.into_inner().then(move |message| {
+            let door = door.clone();
+            async move {
+                let verdicts = door.judge_all(&message?.attempts).await?;
+                Ok(v1::DecideStreamResponse { verdicts })
+            }
         });
         Ok(Response::new(answers.boxed()))
     }

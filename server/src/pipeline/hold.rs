@@ -15,7 +15,7 @@ use cardea_core::verdict::{Decision, Verdict};
 use cardea_policy_store::fragment::{Fact, Group, Needs};
 use cardea_policy_store::snapshot::Snapshot;
 
-use super::{Basis, Door, Given, Judgement, Pipeline, Seen, decision_id, weigh_unnoted};
+use super::{Basis, Door, Given, Judged, Judgement, Pipeline, Seen, decision_id, weigh_unnoted};
 use cardea_proto::v1;
 
 /// What an attempt comes to at this instant.
@@ -119,7 +119,8 @@ impl Pipeline {
             elapsed_ns,
             hold: Some(Box::new(hold)),
         };
-        let said = self.give_out(place, given, began, answer);
+        // What is pushed does not wait: most of it takes an allow back, and the sooner the better.
+        let Judged { said, .. } = self.give_out(place, given, began, answer);
         Told { said, decision, is_recorded: true }
     }
 }

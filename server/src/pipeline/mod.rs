@@ -12,6 +12,7 @@ mod responses;
 mod weigh;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use cardea_core::ask::AskDigest;
@@ -20,7 +21,7 @@ use cardea_core::decide::Question;
 use cardea_core::facts::Facts;
 use cardea_core::reason::ReasonCode;
 use cardea_core::time::Now;
-use cardea_core::verdict::Verdict;
+use cardea_core::verdict::{Decision, Verdict};
 use cardea_policy_store::fragment::{Group, Needs};
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_policy_store::store::PolicyStore;
@@ -29,7 +30,7 @@ use smallvec::SmallVec;
 use uuid::Uuid;
 
 use self::responses::{Orders, Pace};
-use crate::audit::{Audit, Place};
+use crate::audit::{Audit, Durable, Place};
 use crate::clock::Clock;
 use crate::concluding::Concluding;
 use crate::config::WhenStale;
@@ -86,6 +87,7 @@ pub struct Pipeline {
     clock: Clock,
     /// Whether records hold what it takes to judge the attempt again.
     replayable: bool,
+    durability: Durability,
     /// Metric labels of the actions of one revision.
     actions: ArcSwap<(u64, ActionLabels)>,
     when_stale: WhenStale,
@@ -154,6 +156,7 @@ impl Pipeline {
             metrics,
             clock,
             replayable: false,
+            durability: Durability::default(),
             actions,
             when_stale,
             shadow,
@@ -171,6 +174,12 @@ impl Pipeline {
         Self { replayable, ..self }
     }
 
+    /// Which answers leave only once their records are on the disk, beside those that policies ask it for.
+    #[must_use]
+    pub fn durable(self, durability: Durability) -> Self {
+        Self { durability, ..self }
+    }
+
     /// Judges one attempt: `attempt` makes it from what the door was sent, `answer` puts the verdict into the door's
     /// words. The answer is handed out only once its record has its place.
     pub fn judge<R>(
@@ -178,13 +187,13 @@ impl Pipeline {
         door: Door,
         attempt: impl FnOnce(&Snapshot) -> Result<Attempt, Box<Refused>>,
         answer: impl FnOnce(&Judgement<'_>) -> R,
-    ) -> R {
+    ) -> Judged<R> {
         let now = self.clock.now();
         let place = match self.audit.admit() {
             Ok(place) => place,
             Err(_full) => {
                 self.metrics.audit_refusals.increment(1);
-                return self.unrecorded(door, now, answer);
+                return Judged { said: self.unrecorded(door, now, answer), durable: None };
             }
         };
         let current = self.policy.snapshot();
@@ -239,8 +248,12 @@ impl Pipeline {
         given: Given,
         now: Now,
         answer: impl FnOnce(&Judgement<'_>) -> R,
-    ) -> R {
+    ) -> Judged<R> {
         let Given { id, door, snapshot, attempt, seen, verdict, basis, elapsed_ns, hold } = given;
+        let is_durable = self.durability.covers(snapshot.as_deref(), &verdict);
+        // What must be on the disk first and has no place will never be there.
+        let verdict =
+            if is_durable && place.is_none() { Verdict::deny(ReasonCode::AuditFull) } else { verdict };
         self.count(door, snapshot.as_deref(), attempt.as_ref(), &verdict, elapsed_ns);
         let reviews = match (&snapshot, &attempt) {
             (Some(snapshot), Some(attempt)) => {
@@ -274,12 +287,33 @@ impl Pipeline {
                 elapsed_ns,
                 hold,
             };
-            place.fill(wall_ms(now), Box::new(entry));
-        } else {
-            // `admit` has counted it; a gap record will tell.
-            self.metrics.audit_gaps.increment(1);
+            let durable = if is_durable {
+                let durable = place.fill_durable(wall_ms(now), Box::new(entry));
+                Some(Pending { durable, id, door, now })
+            } else {
+                place.fill(wall_ms(now), Box::new(entry));
+                None
+            };
+            return Judged { said, durable };
         }
-        said
+        // `admit` has counted it; a gap record will tell.
+        self.metrics.audit_gaps.increment(1);
+        Judged { said, durable: None }
+    }
+
+    /// Gives a verdict out once its record is where it has to be. Where that takes too long the door's own words for a deny leave instead,
+    /// and a record says that the verdict was withheld.
+    pub async fn release<R>(&self, judged: Judged<R>, answer: impl FnOnce(&Judgement<'_>) -> R) -> R {
+        let Judged { said, durable } = judged;
+        let Some(Pending { durable, id, door, now }) = durable else { return said };
+        if durable.wait(self.durability.at_most).await {
+            return said;
+        }
+        self.metrics.audit_refusals.increment(1);
+        let withheld =
+            v1::WithheldRecord { decision_id: id.hyphenated().to_string(), door: door.name().to_owned() };
+        self.record(Entry::Withheld(withheld), self.clock.now());
+        self.unrecorded(door, now, answer)
     }
 
     /// Whether the bundle is past its end and must not be asked any more.
@@ -479,6 +513,54 @@ impl Pipeline {
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
+}
+
+/// Which answers leave only once their records survive a crash of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Durability {
+    /// Those that allow.
+    pub allow: bool,
+    /// Those that ask for more.
+    pub step_up: bool,
+    /// Those that deny.
+    pub deny: bool,
+    /// How long they wait at most; then they become denies.
+    pub at_most: Duration,
+}
+
+impl Default for Durability {
+    fn default() -> Self {
+        Self { allow: false, step_up: false, deny: false, at_most: crate::limits::AUDIT_DURABLE_WAIT }
+    }
+}
+
+impl Durability {
+    fn covers(&self, snapshot: Option<&Snapshot>, verdict: &Verdict) -> bool {
+        let by_decision = match verdict.decision() {
+            Decision::Allow => self.allow,
+            Decision::StepUp => self.step_up,
+            Decision::Deny => self.deny,
+        };
+        let asks = |at: &u32| snapshot.and_then(|of| of.policy(*at)).is_some_and(|policy| policy.is_durable);
+        by_decision || verdict.determining().iter().any(asks)
+    }
+}
+
+/// A verdict in a door's words; [`Pipeline::release`] gives it out.
+#[derive(Debug)]
+#[must_use = "a verdict leaves through `Pipeline::release`"]
+pub struct Judged<R> {
+    said: R,
+    durable: Option<Pending>,
+}
+
+/// What a verdict waits for.
+#[derive(Debug)]
+struct Pending {
+    durable: Durable,
+    id: Uuid,
+    door: Door,
+    now: Now,
 }
 
 /// A verdict on its way out.

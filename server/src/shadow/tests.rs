@@ -134,13 +134,15 @@ impl Node {
     }
 
     fn judge(&self, asked: &Asking) -> (Verdict, Option<u8>) {
-        self.pipeline.judge(
+        let judged = self.pipeline.judge(
             Door::Grpc,
             |snapshot| {
                 asked.attempt(snapshot).map_err(|fault| Box::new(Refused { fault, seen: Seen::default() }))
             },
             |judgement| (judgement.verdict.clone(), judgement.risk),
-        )
+        );
+        let released = self.pipeline.release(judged, |_| unreachable!("nothing is durable here"));
+        futures_util::FutureExt::now_or_never(released).unwrap()
     }
 
     fn drain(&self, run: &Arc<Run>) {

@@ -56,6 +56,18 @@ impl Name {
 /// The segments of a directory, in order. Of one that is there in both forms the packed one is meant: it gets its name
 /// only once it is whole.
 pub(super) fn segments(dir: &Path) -> io::Result<Vec<Name>> {
+    // While one is packed, a single look may see neither of its names; two looks that agree have seen one of them.
+    let mut names = look(dir)?;
+    loop {
+        let again = look(dir)?;
+        if again == names {
+            return Ok(names);
+        }
+        names = again;
+    }
+}
+
+fn look(dir: &Path) -> io::Result<Vec<Name>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         names.extend(entry?.file_name().to_str().and_then(Name::parse));

@@ -14,6 +14,7 @@ mod block;
 mod cursor;
 mod files;
 mod pack;
+mod retain;
 mod scan;
 mod segment;
 mod tree;
@@ -37,6 +38,8 @@ pub use cursor::BadRead;
 pub(super) use cursor::Cursor;
 pub(super) use files::CHECKPOINT;
 pub(super) use pack::pack;
+pub use retain::Keep;
+pub(super) use retain::{kept_from, let_go};
 pub(super) use scan::Scan;
 pub use segment::BadSegment;
 pub(super) use tree::Hashes;
@@ -211,7 +214,11 @@ impl Log {
         let origin = self.signer.verifier().name().to_owned();
         let checkpoint = Checkpoint { origin, size, root: self.tree.root(), extensions: Vec::new() };
         let note = checkpoint.sign(&self.signer);
-        files::replace(&self.dir.join(CHECKPOINT), note.as_bytes(), true)?;
+        let path = self.dir.join(CHECKPOINT);
+        let written = files::replace(&path, note.as_bytes(), true);
+        written.map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()))
+        })?;
         self.signed = size;
         Ok(())
     }
@@ -340,6 +347,12 @@ fn agrees(dir: &Path, checkpoint: &Checkpoint, size: u64) -> Result<(), BadLog> 
     } else {
         Err(forked(format!("the root of its first {} records is another", checkpoint.size)))
     }
+}
+
+/// First records of the segments in a directory.
+#[cfg(test)]
+pub(super) fn firsts(dir: &Path) -> Vec<u64> {
+    files::segments(dir).unwrap_or_default().into_iter().map(|name| name.first).collect()
 }
 
 fn checkpoint(dir: &Path, signer: &Signer) -> Result<Option<Checkpoint>, BadLog> {

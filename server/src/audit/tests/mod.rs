@@ -7,7 +7,7 @@ mod records;
 mod writing;
 
 use std::{
-    fs, io,
+    io,
     path::Path,
     sync::{Arc, Condvar, Mutex},
     thread,
@@ -171,11 +171,7 @@ fn on_disk(dir: &Path) -> Vec<v1::Record> {
 
 /// First records of the segments in a directory.
 fn segments(dir: &Path) -> Vec<u64> {
-    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut firsts: Vec<u64> = names.filter_map(|name| name.split_once(".log")?.0.parse().ok()).collect();
-    firsts.sort_unstable();
-    firsts.dedup();
-    firsts
+    super::log::firsts(dir)
 }
 
 /// Waits for the writer's thread; fails after ten seconds or more.

@@ -17,10 +17,17 @@ pub(super) fn line(record: &v1::Record, colour: bool) -> String {
     let what = match &record.entry {
         Some(Entry::Decision(decision)) => decided(decision, colour),
         Some(Entry::Gap(gap)) => lost(gap),
+        Some(Entry::Shadow(shadow)) => format!(
+            "shadow  {} {} {}: a candidate would have said something else of decision {}",
+            entity(shadow.principal.as_ref()),
+            entity(shadow.action.as_ref()),
+            entity(shadow.resource.as_ref()),
+            printable(&shadow.decision_id)
+        ),
         Some(_) => watch::told(record, colour).unwrap_or_default(),
         None => "a record of a kind that this version does not know".to_owned(),
     };
-    if matches!(record.entry, Some(Entry::Decision(_) | Entry::Gap(_)) | None) {
+    if matches!(record.entry, Some(Entry::Decision(_) | Entry::Gap(_) | Entry::Shadow(_)) | None) {
         return format!("{:>8}  {time}  {what}", record.sequence);
     }
     format!("{:>8}  {what}", record.sequence)

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use cardea_proto::v1;
+use cardea_proto::v1::{self, record::Entry};
 use cardea_tlog::{Hash, Receipt, VerifierKey};
 use clap::Args;
 use prost::Message as _;
 use serde::Serialize;
 
 use super::{could_not_run, shown, verifier};
+use crate::audit::stored::Stored;
 use crate::audit::{Verified, verify};
 use crate::cli::drawn::say;
 use crate::cli::{Format, exit};
@@ -78,8 +79,14 @@ fn log(dir: &Path, keys: &[VerifierKey], format: Format) -> ExitCode {
         Err(error) => return could_not_run(format_args!("{}: cannot be read: {error}", dir.display())),
     };
     let Verified { origin, records, first, signed, unsigned, findings, more } = verified;
+    let mut findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    if first > 1 && !is_said_to_be_gone(dir, first) {
+        findings.push(format!(
+            "records 1 to {}: not there, and no record says that they were let go of",
+            first - 1
+        ));
+    }
     let ok = findings.is_empty() && more == 0;
-    let findings: Vec<String> = findings.iter().map(ToString::to_string).collect();
     match format {
         Format::Json => {
             let outcome =
@@ -106,6 +113,13 @@ fn log(dir: &Path, keys: &[VerifierKey], format: Format) -> ExitCode {
         }
     }
     if ok { ExitCode::SUCCESS } else { ExitCode::from(exit::FINDINGS) }
+}
+
+/// Whether a record says that those before this one were let go of.
+fn is_said_to_be_gone(dir: &Path, first: u64) -> bool {
+    let records = Stored::open(&[dir.to_owned()]).into_iter().flatten().map_while(Result::ok);
+    let mut entries = records.filter_map(|record| record.entry);
+    entries.any(|entry| matches!(entry, Entry::Retention(retention) if retention.kept_from >= first))
 }
 
 fn receipt(file: &Path, keys: &[VerifierKey], format: Format) -> ExitCode {

@@ -45,16 +45,15 @@ impl ExtAuthzDoor {
         Self { pipeline, config }
     }
 
-    fn judge(&self, request: &CheckRequest) -> CheckResponse {
+    async fn judge(&self, request: &CheckRequest) -> CheckResponse {
         let asked = OnceCell::new();
-        self.pipeline.judge(
+        let judged = self.pipeline.judge(
             Door::ExtAuthz,
             |snapshot| self.attempt(request, snapshot, &asked),
-            |judgement| {
-                let nothing = Asked::default();
-                check_response(&answer(judgement, asked.get().unwrap_or(&nothing)), request)
-            },
-        )
+            |judgement| say(judgement, asked.get(), request),
+        );
+        let asked = asked.into_inner();
+        self.pipeline.release(judged, |judgement| say(judgement, asked.as_ref(), request)).await
     }
 
     fn attempt(
@@ -101,8 +100,13 @@ impl ExtAuthzDoor {
 #[tonic::async_trait]
 impl Authorization for ExtAuthzDoor {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
-        Ok(Response::new(self.judge(request.get_ref())))
+        Ok(Response::new(self.judge(request.get_ref()).await))
     }
+}
+
+fn say(judgement: &Judgement<'_>, asked: Option<&Asked>, request: &CheckRequest) -> CheckResponse {
+    let nothing = Asked::default();
+    check_response(&answer(judgement, asked.unwrap_or(&nothing)), request)
 }
 
 fn refused(code: ReasonCode, message: &str, seen: Seen) -> Box<Refused> {
