@@ -244,8 +244,9 @@ impl Node {
         // Aside: the clients' connections live on this runtime, and end with the node's.
         tokio::task::spawn_blocking(|| self.thread.join().unwrap()).await.unwrap();
         self.pipeline.audit().close().unwrap();
-        let stored = Stored::open(&[self.dir.path().join("audit")]).unwrap();
-        let entries = stored.filter_map(|record| record.unwrap().entry);
+        let stored = Stored::open(&[self.dir.path().join("audit")]);
+        // Nothing may have been recorded at all.
+        let entries = stored.into_iter().flatten().filter_map(|record| record.unwrap().entry);
         entries.filter(|entry| matches!(entry, Entry::Bundle(_) | Entry::Shadow(_))).collect()
     }
 }

@@ -20,6 +20,8 @@ pub mod key;
 mod log;
 /// Proofs that a record is in the log.
 pub mod prove;
+/// The log as static files.
+pub mod publish;
 mod queue;
 mod reader;
 /// The records themselves.

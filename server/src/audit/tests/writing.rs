@@ -177,7 +177,7 @@ fn segments_end_at_a_tile_beyond_their_size_and_are_packed_once_they_are_closed(
 #[test]
 fn old_segments_go_once_a_record_says_so_and_what_is_left_is_still_what_was_signed() {
     let dir = tempdir().unwrap();
-    let keep = Keep { bytes: Some(20_000), age: None };
+    let keep = Keep { bytes: Some(6_000), age: None };
     let config = AuditConfig { keep, ..config(dir.path(), 4_096, WhenFull::Deny) };
     let audit = open(&config);
     for round in 0..8 {

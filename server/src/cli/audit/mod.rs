@@ -1,9 +1,11 @@
 //! `cardea audit`: reading the audit log, and holding it against its signatures.
 
+mod explain;
 mod key;
 mod prove;
 mod query;
 mod shown;
+mod tiles;
 mod verify;
 
 use std::path::Path;
@@ -28,10 +30,18 @@ pub(super) enum AuditCommand {
     ///
     /// Exit code 0: shown; 1: none fits; 2: could not run.
     Query(query::QueryArgs),
+    /// Tell the whole story of a decision: what was asked and known, what settled it, what followed.
+    ///
+    /// Exit code 0: told; 1: it is not here; 2: could not run.
+    Explain(explain::ExplainArgs),
     /// Show records of a running node as they are written, until Ctrl-C.
     ///
     /// Exit code 0: interrupted; 2: could not run, or the node ended the stream.
     Tail(query::TailArgs),
+    /// Write the log as static files that public tools read: tiles of hashes and entries, and the checkpoint.
+    ///
+    /// Exit code 0: written; 2: could not run.
+    Tiles(tiles::TilesArgs),
     /// Make a key that signs a log, for nodes that shall not make their own.
     ///
     /// Exit code 0: written; 2: could not run.
@@ -43,6 +53,8 @@ pub(super) fn run(command: &AuditCommand) -> ExitCode {
         AuditCommand::Verify(args) => verify::run(args),
         AuditCommand::Prove(args) => prove::run(args),
         AuditCommand::Query(args) => query::run(args),
+        AuditCommand::Explain(args) => explain::run(args),
+        AuditCommand::Tiles(args) => tiles::run(args),
         AuditCommand::Tail(args) => query::tail(args),
         AuditCommand::Key(args) => key::run(args),
     }
