@@ -70,7 +70,8 @@ fn with_json(mut builder: Builder, message: &MessageDescriptor) -> Builder {
         let skip = (!in_oneof && !is_plain && !is_written)
             .then(|| "skip_serializing_if = \"crate::json::is_default\"".to_owned());
         let attributes: Vec<String> = skip.into_iter().chain(with(&field, in_oneof)).collect();
-        if !attributes.is_empty() && !(is_written && !in_oneof) {
+        let is_own = in_oneof || !is_written;
+        if is_own && !attributes.is_empty() {
             let attributes = format!("#[serde({})]", attributes.join(", "));
             let oneof =
                 field.containing_oneof().map(|oneof| format!(".{}", oneof.name())).unwrap_or_default();

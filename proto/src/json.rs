@@ -137,7 +137,6 @@ macro_rules! name_of_enum {
 
             use crate::v1::$($path)::* as Named;
 
-            #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
             pub(crate) fn serialize<S: Serializer>(number: &i32, serializer: S) -> Result<S::Ok, S::Error> {
                 let name = Named::try_from(*number).unwrap_or_default().as_str_name();
                 let short = name.strip_prefix($prefix).unwrap_or(name);

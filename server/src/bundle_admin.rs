@@ -1,7 +1,7 @@
 //! What an operator can ask of a node's bundles, as the admin door sees it: a seam, so that the door knows no store.
 //!
 //! Whoever keeps the bundles implements [`Revisions`]: it verifies, swaps and records; the door reads the wire, asks
-//! here, and puts the answer into the wire's words. Each change is one [`BundleRecord`], made with [`record`].
+//! here, and puts the answer into the wire's words. Each change is one `BundleRecord`, made with [`record`].
 //! Never does: transport, deciding.
 
 use std::fmt;

@@ -108,9 +108,9 @@ fn write(rate: u64, seconds: u64, at: Option<&Path>) -> ExitCode {
     }
     let took = start.elapsed().as_secs_f64();
     let behind = audit.stats().queued;
+    let used = threads();
     audit.close().unwrap();
     let drained = start.elapsed().as_secs_f64() - took;
-    let used = threads();
     println!(
         "{filled} records in {took:.1} s ({:.0} a second), {refused} refused for want of a place",
         filled as f64 / took

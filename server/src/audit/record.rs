@@ -1,6 +1,6 @@
 //! Records as they are written: `cardea.v1.Record` in protobuf, each within the log's bounds.
 //!
-//! Owns: the bounds. At most [`VALUE_DEPTH_MAX`] levels of nesting in a value, at most `RECORD_BYTES_MAX` bytes; what does not fit is left out by
+//! Owns: the bounds. At most `VALUE_DEPTH_MAX` levels of nesting in a value, at most `RECORD_BYTES_MAX` bytes; what does not fit is left out by
 //! whole fields, and the record names them.
 //! Never does: masking, and reading the clock (times come with the entry).
 

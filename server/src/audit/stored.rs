@@ -1,7 +1,7 @@
 //! Records as they lie on disk, for commands: directories of logs, single segments, and JSON Lines, read as one stream.
 //!
 //! A node may be writing the last segment: what is not whole is not there yet. What is missing between two records of a directory is told
-//! as a gap. Limits: one block, or one line of [`LINE_BYTES_MAX`], at a time.
+//! as a gap. Limits: one block, or one line of `LINE_BYTES_MAX`, at a time.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -97,6 +97,7 @@ fn print(batch: &[v1::Record], format: Format, colour: bool) -> io::Result<()> {
     out.flush()
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each kind of record")]
 fn event(record: &v1::Record) -> Option<Event<'_>> {
     let common = Event { sequence: record.sequence, time: time(record.time.as_ref()), ..Event::default() };
     Some(match record.entry.as_ref()? {

@@ -269,7 +269,7 @@ fn message(known: &Known, now: Now) -> v1::Review {
             arguments: ask
                 .arguments
                 .iter()
-                .map(|(name, value)| (name.to_string(), recorded(&value).into()))
+                .map(|(name, value)| (name.to_string(), recorded(&value)))
                 .collect(),
             argument_digest: argument_digest(&ask.arguments).to_string(),
             requirement: ask.requirement.to_string(),

@@ -38,7 +38,7 @@ pub(in crate::audit) fn kept_from(dir: &Path, keep: Keep, now_ms: u64) -> io::Re
     let mut first = None;
     for pair in sizes.windows(2) {
         let [(_, bytes, closed_ms), (next, _, _)] = pair else { break };
-        if !keep.bytes.is_some_and(|most| total > most) && !is_old(*closed_ms) {
+        if keep.bytes.is_none_or(|most| total <= most) && !is_old(*closed_ms) {
             break;
         }
         total -= bytes;

@@ -212,7 +212,7 @@ fn a_log_signed_by_another_key_is_not_gone_on_with() {
     let other = Signer::new("log.example/audit", [5; 32]).unwrap();
     let said = Log::open(dir.path(), 4_096, other).err().unwrap().to_string();
     assert!(said.contains("give the key that signed it"), "{said}");
-    assert!(matches!(Log::open(dir.path(), 4_096, signer()), Ok(_)));
+    assert!(Log::open(dir.path(), 4_096, signer()).is_ok());
 }
 
 /// Changes the payload of a block of a stored segment, and makes its checksum right.

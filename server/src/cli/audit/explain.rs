@@ -138,45 +138,7 @@ fn decided(record: &v1::Record, decision: &v1::DecisionRecord) -> String {
             format!("{} = {value}{why}", one.fact)
         }),
     );
-    if let Some(replay) = &decision.replay {
-        let sent = replay.request.iter().map(|(name, value)| format!("request.{name} = {}", plain(value)));
-        let facts = replay
-            .facts
-            .iter()
-            .map(|fact| format!("{} = {}", fact.fact, fact.value.as_ref().map(plain).unwrap_or_default()));
-        section(&mut out, "all that was read", sent.chain(facts));
-    }
-    if let Some(basis) = &decision.basis {
-        let ages = basis.ages.iter().map(|age| format!("{} is {} s old", age.fact, age.age_ms / 1_000));
-        let rests = [
-            format!("bundle revision {} {}", basis.revision, basis.digest),
-            format!("state version {}", basis.state_version),
-        ];
-        section(&mut out, "rests on", rests.into_iter().chain(ages));
-    }
-    section(
-        &mut out,
-        "each hop of the delegation",
-        decision.hops.iter().map(|hop| {
-            let word = hop.decision().as_str_name().trim_start_matches("DECISION_").to_ascii_lowercase();
-            format!("{}  {word}  {}", entity(hop.principal.as_ref()), hop.determining_policies.join(", "))
-        }),
-    );
-    section(
-        &mut out,
-        "counters",
-        decision.counters.iter().map(|of| {
-            let warm = if of.warm { "" } else { ", not warm" };
-            format!("{} at {}{warm}: {}", of.name, of.count, of.outcome)
-        }),
-    );
-    if let Some(deviation) = &decision.deviation {
-        let title = format!(
-            "deviates: {} ({} of 100), compared with baseline {}",
-            deviation.assessment, deviation.confidence, deviation.baseline
-        );
-        section(&mut out, &printable(&title), deviation.evidence.clone());
-    }
+    rest(&mut out, decision);
     section(&mut out, "responses", decision.responses.clone());
     section(
         &mut out,
@@ -188,6 +150,49 @@ fn decided(record: &v1::Record, decision: &v1::DecisionRecord) -> String {
     );
     section(&mut out, "left out, since the record would have been too long", decision.left_out.clone());
     out
+}
+
+/// What it was decided from.
+fn rest(out: &mut String, decision: &v1::DecisionRecord) {
+    if let Some(replay) = &decision.replay {
+        let sent = replay.request.iter().map(|(name, value)| format!("request.{name} = {}", plain(value)));
+        let facts = replay
+            .facts
+            .iter()
+            .map(|fact| format!("{} = {}", fact.fact, fact.value.as_ref().map(plain).unwrap_or_default()));
+        section(out, "all that was read", sent.chain(facts));
+    }
+    if let Some(basis) = &decision.basis {
+        let ages = basis.ages.iter().map(|age| format!("{} is {} s old", age.fact, age.age_ms / 1_000));
+        let rests = [
+            format!("bundle revision {} {}", basis.revision, basis.digest),
+            format!("state version {}", basis.state_version),
+        ];
+        section(out, "rests on", rests.into_iter().chain(ages));
+    }
+    section(
+        out,
+        "each hop of the delegation",
+        decision.hops.iter().map(|hop| {
+            let word = hop.decision().as_str_name().trim_start_matches("DECISION_").to_ascii_lowercase();
+            format!("{}  {word}  {}", entity(hop.principal.as_ref()), hop.determining_policies.join(", "))
+        }),
+    );
+    section(
+        out,
+        "counters",
+        decision.counters.iter().map(|of| {
+            let warm = if of.warm { "" } else { ", not warm" };
+            format!("{} at {}{warm}: {}", of.name, of.count, of.outcome)
+        }),
+    );
+    if let Some(deviation) = &decision.deviation {
+        let title = format!(
+            "deviates: {} ({} of 100), compared with baseline {}",
+            deviation.assessment, deviation.confidence, deviation.baseline
+        );
+        section(out, &printable(&title), deviation.evidence.clone());
+    }
 }
 
 /// A value as policy writes it, more or less.

@@ -120,8 +120,8 @@ fn group((key, group): (&GroupKey, &Group)) -> v1::ShadowGroup {
         first: Some(wire::timestamp(group.first_ms)),
         last: Some(wire::timestamp(group.last_ms)),
         example_decision_id: group.decision_id.to_string(),
-        example_principal: Some(group.principal.clone().into()),
-        example_resource: Some(group.resource.clone().into()),
+        example_principal: Some(group.principal.clone()),
+        example_resource: Some(group.resource.clone()),
     }
 }
 
