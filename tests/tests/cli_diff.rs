@@ -207,6 +207,20 @@ async fn recorded_decisions_are_judged_again_as_they_were() -> Result<()> {
     assert_eq!(at("/records/effects/groups/0/new/verdict"), "allow");
     assert!(at("/records/others").as_u64().is_some_and(|others| others >= 2), "bundle and session");
 
+    // Under the bundle that judged them every one comes out as it was; under the other the differences are grouped.
+    let replay = |bundle: &Path| -> Result<Finished> {
+        let bundle = bundle.display().to_string();
+        let audit = cardea.audit_dir().display().to_string();
+        run_cardea(&["replay", "--records", &audit, "--bundle", &bundle, "--format", "json"], b"")
+    };
+    let same = replay(&cardea.bundle())?;
+    assert_eq!(same.code, Some(0), "{same:?}");
+    let at = json(&same)?;
+    assert_eq!((at("/reproduced"), at("/not_reproducible"), at("/effects/changed")), (4.into(), 0.into(), 0.into()));
+    let other = replay(new.path())?;
+    let at = json(&other)?;
+    assert_eq!((at("/effects/changed"), at("/effects/widening")), (2.into(), 2.into()), "{}", other.stdout);
+
     // A fact that the old bundle never read was never recorded.
     let reading = tempfile::tempdir()?;
     bundle::copy_web(reading.path())?;

@@ -9,6 +9,7 @@ mod eval;
 mod hold;
 mod monitor;
 mod records;
+mod replay;
 mod review;
 mod serve;
 mod session;
@@ -77,6 +78,10 @@ enum Command {
     /// Read the audit log, and verify that it is what was signed.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Judge recorded decisions again: as they were, or as another bundle would have.
+    ///
+    /// Exit code 0: judged; 1: a decision of this very bundle comes out otherwise; 2: could not run.
+    Replay(replay::ReplayArgs),
     /// Show what changes on a node as it happens: answers that are taken back, sessions, signals, bundles.
     ///
     /// Follows the audit stream until Ctrl-C. Exit code 0: interrupted; 2: could not run, or the node ended the stream.
@@ -194,6 +199,7 @@ pub fn run() -> ExitCode {
         Command::Monitor(command) => monitor::run(&command),
         Command::Baseline(command) => baseline::run(&command),
         Command::Audit(command) => audit::run(&command),
+        Command::Replay(args) => replay::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Eval(args) => eval::run(&args),
     }

@@ -141,7 +141,7 @@ fn human(report: &Report) {
     effects(&records.effects, "decisions");
 }
 
-fn effects(effects: &Effects, what: &str) {
+pub(in crate::cli) fn effects(effects: &Effects, what: &str) {
     println!(
         "  {} {what} compared, {} verdicts change, {} of them open more than before",
         effects.compared, effects.changed, effects.widening

@@ -3,7 +3,7 @@
 mod activate;
 mod build;
 mod check;
-mod diff;
+pub(in crate::cli) mod diff;
 mod fmt;
 mod init;
 mod inspect;
@@ -144,7 +144,7 @@ pub(in crate::cli) fn open(path: &Path) -> Result<Files, Faults> {
 
 /// Says why a bundle cannot be used, and ends the command.
 #[expect(clippy::print_stderr, reason = "a command speaks on its standard streams")]
-fn cannot_open(path: &Path, faults: &Faults) -> ExitCode {
+pub(in crate::cli) fn cannot_open(path: &Path, faults: &Faults) -> ExitCode {
     for fault in faults.list() {
         eprint!("{}", drawn(fault));
     }

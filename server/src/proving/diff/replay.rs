@@ -43,6 +43,9 @@ pub struct Replayed {
     pub before_policy: u64,
     /// Decisions that do not come out again under the old bundle, so they say nothing about the new one.
     pub not_reproducible: u64,
+    /// Decisions of the same bundle that came out again as they were.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reproduced: u64,
     /// Decisions for which the new bundle reads facts that were never recorded; they count as unknown.
     pub with_unknown_facts: u64,
     /// Other records.
@@ -53,6 +56,11 @@ pub struct Replayed {
     pub unreadable: u64,
     /// The changes.
     pub effects: Effects,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Replayed {
@@ -67,6 +75,42 @@ impl Replayed {
             Some(_) => self.others += 1,
             None => self.unreadable += 1,
         }
+    }
+
+    /// Judges a record again under one bundle, beside the answer that it tells. Under the bundle that judged it then the answer must be the
+    /// same; under another one the difference is what the bundle would have changed.
+    pub fn read_beside(&mut self, side: &Side, record: &v1::Record) {
+        match &record.entry {
+            Some(Entry::Decision(decision)) => {
+                self.decisions += 1;
+                self.judge_beside(side, decision, record.time.as_ref().map_or(0, unix_ms));
+            }
+            Some(Entry::Gap(gap)) => self.lost = self.lost.saturating_add(gap.lost),
+            Some(_) => self.others += 1,
+            None => self.unreadable += 1,
+        }
+    }
+
+    fn judge_beside(&mut self, side: &Side, decision: &v1::DecisionRecord, time_ms: i64) {
+        let Some(recorded) = Recorded::of(decision, time_ms) else {
+            self.before_policy += 1;
+            return;
+        };
+        match decision.replay {
+            Some(_) => self.from_facts += 1,
+            None => self.from_evidence += 1,
+        }
+        let (answer, unknown) = recorded.judge(side.snapshot());
+        self.with_unknown_facts += u64::from(unknown);
+        let was = Answer::recorded(decision);
+        let is_by_this = decision.basis.as_ref().is_some_and(|basis| basis.digest == *side.snapshot().digest());
+        if is_by_this && answer == was {
+            self.reproduced += 1;
+        } else if is_by_this && decision.replay.is_some() {
+            self.not_reproducible += 1;
+        }
+        let example = || format!("{} (decision {})", recorded.title(), decision.decision_id);
+        self.effects.note(&was, &answer, &recorded.action(), unknown, example);
     }
 
     /// All records are in.

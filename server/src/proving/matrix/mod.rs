@@ -84,6 +84,28 @@ impl Answer {
         }
     }
 
+    /// The one that a record tells, in the words of [`Self::of`].
+    #[must_use]
+    pub fn recorded(record: &v1::DecisionRecord) -> Self {
+        let verdict = match record.decision() {
+            v1::Decision::Allow => Decision::Allow,
+            v1::Decision::StepUp => Decision::StepUp,
+            v1::Decision::Deny | v1::Decision::Unspecified => Decision::Deny,
+        };
+        let code = |reason: &v1::Reason| {
+            reason.code().as_str_name().trim_start_matches("REASON_CODE_").to_ascii_lowercase()
+        };
+        let policies = record.determining_policies.clone();
+        let reasons = if policies.is_empty() { record.reasons.iter().map(code).collect() } else { Vec::new() };
+        Self {
+            verdict: verdict.name(),
+            policies,
+            reasons,
+            requirements: record.step_up.clone(),
+            obligations: record.obligations.clone(),
+        }
+    }
+
     /// A deny without policy having been asked.
     #[must_use]
     pub fn refused(code: cardea_core::reason::ReasonCode) -> Self {
