@@ -17,7 +17,7 @@ use cardea_tests::wait;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-const KILLS_DEFAULT: usize = 12;
+const KILLS_DEFAULT: usize = 5;
 const CALLERS: usize = 8;
 /// The process lives at most this long under load.
 const LIFE_MS_MAX: u64 = 150;

@@ -208,16 +208,21 @@ async fn recorded_decisions_are_judged_again_as_they_were() -> Result<()> {
     assert!(at("/records/others").as_u64().is_some_and(|others| others >= 2), "bundle and session");
 
     // Under the bundle that judged them every one comes out as it was; under the other the differences are grouped.
-    let replay = |bundle: &Path| -> Result<Finished> {
+    let replay = |bundle: &Path, more: &[&str]| -> Result<Finished> {
         let bundle = bundle.display().to_string();
         let audit = cardea.audit_dir().display().to_string();
-        run_cardea(&["replay", "--records", &audit, "--bundle", &bundle, "--format", "json"], b"")
+        let words = ["replay", "--records", audit.as_str(), "--bundle", bundle.as_str(), "--format", "json"];
+        run_cardea(&[words.as_slice(), more].concat(), b"")
     };
-    let same = replay(&cardea.bundle())?;
+    let same = replay(&cardea.bundle(), &["--same"])?;
     assert_eq!(same.code, Some(0), "{same:?}");
     let at = json(&same)?;
-    assert_eq!((at("/reproduced"), at("/not_reproducible"), at("/effects/changed")), (4.into(), 0.into(), 0.into()));
-    let other = replay(new.path())?;
+    assert_eq!(
+        (at("/reproduced"), at("/not_reproducible"), at("/effects/changed")),
+        (4.into(), 0.into(), 0.into())
+    );
+    assert_eq!(replay(new.path(), &["--same"])?.code, Some(1), "it is not the same");
+    let other = replay(new.path(), &[])?;
     let at = json(&other)?;
     assert_eq!((at("/effects/changed"), at("/effects/widening")), (2.into(), 2.into()), "{}", other.stdout);
 

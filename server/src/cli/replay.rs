@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::bundle::diff::effects;
-use super::bundle::{cannot_open, open};
+use super::bundle::{cannot_open, open, packed};
 use super::{Format, exit};
 use crate::audit::stored::Stored;
 use crate::proving::diff::Side;
@@ -17,7 +17,8 @@ use crate::proving::diff::replay::Replayed;
 #[command(after_help = "\
 Examples:
   cardea replay --records .cardea/audit --bundle policies/       what the bundle would have answered otherwise
-  cardea replay --records .cardea/audit --bundle in-force.cardea every decision of this bundle comes out again as it was
+  cardea replay --records .cardea/audit --bundle policies-7.cardea every decision of this bundle comes out again as it was
+  cardea replay --records .cardea/audit --bundle policies/ --same the same, where the node serves the directory itself
 
 Records are judged as they were judged then if the node wrote them with `replayable = true` under [audit]. Others are judged from their
 evidence; what they do not hold is taken as unknown.")]
@@ -28,6 +29,9 @@ pub(super) struct ReplayArgs {
     /// The bundle: its directory, or a packed file.
     #[arg(long, value_name = "PATH")]
     bundle: PathBuf,
+    /// The bundle is the one that judged them all. A packed bundle is known by its digest; a directory gets its digest from the node.
+    #[arg(long)]
+    same: bool,
     /// How the outcome is printed.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -61,8 +65,12 @@ pub(super) fn run(args: &ReplayArgs) -> ExitCode {
 
 fn read(args: &ReplayArgs, side: &Side) -> Result<Replayed, String> {
     let mut replayed = Replayed::default();
+    let own =
+        args.bundle.is_file().then(|| packed(&args.bundle)).transpose().map_err(|fault| fault.to_string())?;
+    let own = own.map(|packed| packed.digest().to_string());
+    let is_by_this = |digest: &str| args.same || own.as_deref() == Some(digest);
     for record in Stored::open(&args.records).map_err(|fault| fault.to_string())? {
-        replayed.read_beside(side, &record.map_err(|fault| fault.to_string())?);
+        replayed.read_beside(side, &is_by_this, &record.map_err(|fault| fault.to_string())?);
     }
     Ok(replayed.done())
 }
@@ -75,7 +83,10 @@ fn human(replayed: &Replayed) {
         (replayed.reproduced, "of this very bundle, as they were"),
         (replayed.not_reproducible, "of this very bundle, OTHERWISE"),
         (replayed.before_policy, "denied before policy was asked; not judged again"),
-        (replayed.with_unknown_facts, "for which the bundle reads facts that were never recorded: taken as unknown"),
+        (
+            replayed.with_unknown_facts,
+            "for which the bundle reads facts that were never recorded: taken as unknown",
+        ),
         (replayed.others, "records of other kinds"),
         (replayed.lost, "records were lost when they should have been written"),
         (replayed.unreadable, "records of kinds that this version does not know"),

@@ -153,7 +153,7 @@ pub(in crate::cli) fn cannot_open(path: &Path, faults: &Faults) -> ExitCode {
 }
 
 /// Reads a packed bundle, without unpacking it.
-fn packed(path: &Path) -> Result<Packed, Fault> {
+pub(in crate::cli) fn packed(path: &Path) -> Result<Packed, Fault> {
     let unreadable = |error: std::io::Error| {
         Fault::new(path, format!("cannot be read: {error}"))
             .help("name a packed bundle; `cardea bundle build` makes one of a directory")

@@ -77,13 +77,13 @@ impl Replayed {
         }
     }
 
-    /// Judges a record again under one bundle, beside the answer that it tells. Under the bundle that judged it then the answer must be the
-    /// same; under another one the difference is what the bundle would have changed.
-    pub fn read_beside(&mut self, side: &Side, record: &v1::Record) {
+    /// Judges a record again under one bundle, beside the answer that it tells. Under the bundle that judged it then, which `is_by_this` tells by
+    /// the digest in the record, the answer must be the same; under another one the difference is what the bundle would have changed.
+    pub fn read_beside(&mut self, side: &Side, is_by_this: &dyn Fn(&str) -> bool, record: &v1::Record) {
         match &record.entry {
             Some(Entry::Decision(decision)) => {
                 self.decisions += 1;
-                self.judge_beside(side, decision, record.time.as_ref().map_or(0, unix_ms));
+                self.judge_beside(side, is_by_this, decision, record.time.as_ref().map_or(0, unix_ms));
             }
             Some(Entry::Gap(gap)) => self.lost = self.lost.saturating_add(gap.lost),
             Some(_) => self.others += 1,
@@ -91,7 +91,13 @@ impl Replayed {
         }
     }
 
-    fn judge_beside(&mut self, side: &Side, decision: &v1::DecisionRecord, time_ms: i64) {
+    fn judge_beside(
+        &mut self,
+        side: &Side,
+        is_by_this: &dyn Fn(&str) -> bool,
+        decision: &v1::DecisionRecord,
+        time_ms: i64,
+    ) {
         let Some(recorded) = Recorded::of(decision, time_ms) else {
             self.before_policy += 1;
             return;
@@ -103,7 +109,7 @@ impl Replayed {
         let (answer, unknown) = recorded.judge(side.snapshot());
         self.with_unknown_facts += u64::from(unknown);
         let was = Answer::recorded(decision);
-        let is_by_this = decision.basis.as_ref().is_some_and(|basis| basis.digest == *side.snapshot().digest());
+        let is_by_this = decision.basis.as_ref().is_some_and(|basis| is_by_this(&basis.digest));
         if is_by_this && answer == was {
             self.reproduced += 1;
         } else if is_by_this && decision.replay.is_some() {

@@ -96,7 +96,8 @@ impl Answer {
             reason.code().as_str_name().trim_start_matches("REASON_CODE_").to_ascii_lowercase()
         };
         let policies = record.determining_policies.clone();
-        let reasons = if policies.is_empty() { record.reasons.iter().map(code).collect() } else { Vec::new() };
+        let reasons =
+            if policies.is_empty() { record.reasons.iter().map(code).collect() } else { Vec::new() };
         Self {
             verdict: verdict.name(),
             policies,
