@@ -32,14 +32,14 @@ pub(in crate::audit) enum BadPack {
     Block(#[from] BadBlock),
 }
 
-/// Packs the stored segment that begins with this record, and removes it.
+/// Packs the stored segment that begins with this record, and removes it; `rest` is called after each block.
 ///
 /// # Errors
 /// See [`BadPack`]; the stored form stays, and what was made so far is removed.
-pub(in crate::audit) fn pack(dir: &Path, first: u64) -> Result<(), BadPack> {
+pub(in crate::audit) fn pack(dir: &Path, first: u64, rest: impl FnMut()) -> Result<(), BadPack> {
     let packed = Name { first, is_packed: true }.path(dir);
     let unfinished = unfinished(&packed);
-    if let Err(error) = write(dir, first, &unfinished) {
+    if let Err(error) = write(dir, first, &unfinished, rest) {
         // The next try begins anew in any case.
         let _may_stay = fs::remove_file(&unfinished);
         return Err(error);
@@ -54,7 +54,7 @@ pub(super) fn remove_stored(dir: &Path, first: u64) -> Result<(), BadPack> {
     Ok(fs::remove_file(Name { first, is_packed: false }.path(dir))?)
 }
 
-fn write(dir: &Path, first: u64, to: &Path) -> Result<(), BadPack> {
+fn write(dir: &Path, first: u64, to: &Path, mut rest: impl FnMut()) -> Result<(), BadPack> {
     let mut blocks = Blocks::open(dir, Name { first, is_packed: false })?;
     let mut packer = Packer {
         file: BufWriter::with_capacity(256 * 1024, File::create(to)?),
@@ -66,7 +66,9 @@ fn write(dir: &Path, first: u64, to: &Path) -> Result<(), BadPack> {
     packer.file.write_all(&print_head(first))?;
     while let Some(read) = blocks.read()? {
         for record in block::records(&read.payload, read.records)? {
-            packer.add(record)?;
+            if packer.add(record)? {
+                rest();
+            }
         }
     }
     packer.close()?;
@@ -84,10 +86,15 @@ struct Packer {
 }
 
 impl Packer {
-    fn add(&mut self, record: &[u8]) -> io::Result<()> {
+    /// Returns whether a block was closed with it.
+    fn add(&mut self, record: &[u8]) -> io::Result<bool> {
         block::push(&mut self.payload, record);
         self.records += 1;
-        if self.records == BLOCK_RECORDS { self.close() } else { Ok(()) }
+        let is_full = self.records == BLOCK_RECORDS;
+        if is_full {
+            self.close()?;
+        }
+        Ok(is_full)
     }
 
     fn close(&mut self) -> io::Result<()> {

@@ -97,7 +97,7 @@ fn packed_segments_read_and_verify_like_stored_ones_and_are_smaller() {
     let mut packed = 0;
     while let Some(first) = log.take_unpacked() {
         let stored = fs::metadata(Name { first, is_packed: false }.path(dir.path())).unwrap().len();
-        pack(dir.path(), first).unwrap();
+        pack(dir.path(), first, || ()).unwrap();
         let now = fs::metadata(Name { first, is_packed: true }.path(dir.path())).unwrap().len();
         assert!(now * 2 < stored, "{now} of {stored}");
         packed += 1;
@@ -136,7 +136,7 @@ fn a_reader_goes_on_while_the_segment_that_it_reads_is_packed() {
             && let Some(name) = segments_in(dir.path()).into_iter().find(|name| !name.is_packed)
             && name.first < 1_700
         {
-            pack(dir.path(), name.first).unwrap();
+            pack(dir.path(), name.first, || ()).unwrap();
         }
     }
 }
@@ -253,7 +253,7 @@ fn places(verified: &Verified) -> Vec<u64> {
 #[test]
 fn whichever_byte_of_a_log_is_changed_it_is_found_and_the_log_is_as_before_when_it_is_put_back() {
     let dir = closed(600);
-    pack(dir.path(), 1).unwrap();
+    pack(dir.path(), 1, || ()).unwrap();
     let trees = ["0", "1"].map(|level| dir.path().join(files::TREE).join(level));
     let stored = segments_in(dir.path()).into_iter().map(|name| name.path(dir.path()));
     let mut changed = 0;
