@@ -264,8 +264,14 @@ struct Walk {
 
 impl Walk {
     fn segment(&mut self, dir: &Path, name: Name, end: Option<u64>) -> io::Result<()> {
-        let bytes = fs::read(name.path(dir))?;
         let path = name.path(dir);
+        let bytes = match fs::read(&path) {
+            // It was packed meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !name.is_packed => {
+                fs::read(Name { is_packed: true, ..name }.path(dir))?
+            }
+            read => read?,
+        };
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if bytes.first_chunk::<HEADER_BYTES>() != Some(&print_head(name.first)) {
             let why = format!("it does not begin like a segment whose first record is {}", name.first);
