@@ -6,8 +6,8 @@ use cardea_client::v1;
 use serde::Serialize;
 
 use crate::cli::bundle::node::{self, time};
-use crate::cli::watch::printable;
 use crate::cli::words::entity;
+use crate::hidden::printable;
 
 #[derive(Serialize)]
 pub(super) struct Reviews {
@@ -214,8 +214,9 @@ pub(super) fn details(review: &v1::Review) -> String {
     }
     node::field(&mut text, "arguments", &format!("sha256 {}", view.argument_digest));
     for (name, argument) in &view.arguments {
-        // As JSON text: a control character from outside must not reach the terminal.
-        let _ = writeln!(text, "  {}: {argument}", serde_json::Value::from(name.as_str()));
+        // JSON escapes few of the characters that must not reach a terminal.
+        let line = format!("{}: {argument}", serde_json::Value::from(name.as_str()));
+        let _ = writeln!(text, "  {}", printable(&line));
     }
     if let Some(of) = view.deviation {
         let against = if of.baseline.is_empty() { "no baseline".to_owned() } else { of.baseline };
@@ -258,4 +259,18 @@ pub(super) fn details(review: &v1::Review) -> String {
         node::field(&mut text, "closed", &format!("no other round before {until}"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_argument_shows_a_reviewer_every_character_that_it_has() {
+        let text =
+            v1::Value { kind: Some(v1::value::Kind::String("ann\u{202e}\u{9b}2J\u{7f}yrollam".to_owned())) };
+        let ask = v1::ReviewAsk { arguments: [("to\u{2066}".to_owned(), text)].into(), ..Default::default() };
+        let shown = details(&v1::Review { ask: Some(ask), ..Default::default() });
+        assert!(shown.contains(r#"  "to\u{2066}": "ann\u{202e}\u{9b}2J\u{7f}yrollam""#), "{shown}");
+    }
 }
