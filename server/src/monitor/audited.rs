@@ -290,6 +290,7 @@ impl AuditLearner {
         // What came before it, and where it came from, was not asked.
         done.transitions.clear();
         done.networks.clear();
+        done.forget_runs();
         let reviewed = Reviewed {
             review: key.0.clone(),
             round: key.1,

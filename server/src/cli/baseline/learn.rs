@@ -45,7 +45,7 @@ pub(in crate::cli) struct LearnArgs {
     /// With --attempts: leave out what deviates from these baselines.
     #[arg(long, value_name = "FILE", requires = "attempts")]
     baseline: Option<PathBuf>,
-    /// Whom to learn, as 'Type::\"id\"'; again for more. Unset: all that were observed.
+    /// Whom to learn, as 'Type::"id"'; again for more. Unset: all that were observed.
     #[arg(long, value_name = "ENTITY", conflicts_with = "attempts")]
     identity: Vec<Named>,
     /// What one run is.

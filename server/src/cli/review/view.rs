@@ -219,8 +219,16 @@ pub(super) fn details(review: &v1::Review) -> String {
         let _ = writeln!(text, "  {}", printable(&line));
     }
     if let Some(of) = view.deviation {
-        let against = if of.baseline.is_empty() { "no baseline".to_owned() } else { of.baseline };
-        let line = format!("{}, {} percent sure, against {}", of.assessment, of.confidence, against);
+        let against = if of.baseline.is_empty() {
+            "no baseline".to_owned()
+        } else {
+            format!("baseline {}", of.baseline)
+        };
+        // A new order, say, is no deviation by itself; a policy asks about it all the same.
+        let line = match of.assessment.as_str() {
+            "none" => format!("by nothing that amounts to more than evidence, against {against}"),
+            assessment => format!("{assessment}, {} percent sure, against {against}", of.confidence),
+        };
         node::field(&mut text, "deviates", &line);
         for sentence in &of.evidence {
             let _ = writeln!(text, "  {}", printable(sentence));

@@ -241,6 +241,9 @@ fn what_a_reviewer_approved_is_taken_up_unless_it_was_taken_back() {
     assert_eq!(targets(&kept), (0, vec!["new"]), "names, and no run");
     let approved = &kept.baselines[AGENT]["t"];
     assert!(approved.networks.is_empty() && approved.transitions.is_empty(), "nobody asked for these");
+    // Four runs put an action in scope, and targets of one run each make an action's targets open: no review does.
+    let done = &approved.actions["send"];
+    assert_eq!((done.seen.runs, done.seen.last_ms, done.targets["new"].runs), (0, 7000, 0));
     assert_eq!(kept.reviewed.len(), 1);
     assert_eq!(kept.reviewed[0].by, "Person::\"ann\"");
     assert!(Kept::parse_any(&kept.bytes().unwrap()).is_ok());
