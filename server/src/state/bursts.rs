@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use cardea_core::behavior::burst::{BurstDetector, Counting};
 use cardea_core::behavior::{Fingerprint, Key};
 use cardea_core::decide::Question;
+use cardea_core::facts::Facts;
 use cardea_core::time::Now;
 use parking_lot::Mutex;
 
@@ -26,10 +27,14 @@ pub(super) struct Bursts {
 
 impl Bursts {
     /// Counts an attempt, if its bundle looks for bursts and a candidate reads what comes of it, and says how unusual that is; 0: as ever,
-    /// or not asked. Identities and resources are told apart by their ids: of two types with the same ids the rates are added.
-    pub(super) fn observe(&self, question: &Question<'_>, now: Now) -> f32 {
-        let behavior = &question.snapshot().settings().behavior;
-        if behavior.rules.burst_score.is_none() || !question.needs().compares() {
+    /// or not asked. One that is disqualified before policy counts for nobody: it may be somebody else's. Identities and resources are told apart by their ids: of two types with the same ids the rates are added.
+    pub(super) fn observe(&self, question: &Question<'_>, facts: &Facts, now: Now) -> f32 {
+        let settings = question.snapshot().settings();
+        let behavior = &settings.behavior;
+        if behavior.rules.burst_score.is_none()
+            || !question.needs().compares()
+            || facts.disqualify(question.attempt(), settings, now).is_some()
+        {
             return 0.0;
         }
         let (attempt, key) = (question.attempt(), question.snapshot().approvals().key());

@@ -77,8 +77,8 @@ impl State {
     }
 
     /// Counts an attempt that is made now, and says how unusual the rate is of which it is a part.
-    pub(crate) fn burst_score(&self, question: &Question<'_>, now: Now) -> f32 {
-        self.bursts.observe(question, now)
+    pub(crate) fn burst_score(&self, question: &Question<'_>, facts: &Facts, now: Now) -> f32 {
+        self.bursts.observe(question, facts, now)
     }
 
     fn session_facts(
