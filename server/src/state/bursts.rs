@@ -51,7 +51,7 @@ impl Bursts {
         if shard.0 != counting {
             *shard = fresh();
         }
-        shard.1.observe(from, to, tick)
+        shard.1.observe_own(from, to, tick)
     }
 }
 
@@ -78,6 +78,23 @@ mod tests {
         let flood = (0..500).map(|_| count("flood", 3_600)).fold(0.0, f32::max);
         assert!(flood > 1_000.0, "{flood}");
         assert!(count("steady", 3_660) < flood);
+    }
+
+    #[test]
+    fn a_flood_of_one_identity_is_no_burst_of_another_at_the_same_resource() {
+        let (bursts, key, counting) = (Bursts::default(), Key::new([7; 16]), Counting::default());
+        let count = |identity: &str, second| bursts.count(&key, identity, "db", counting, at(second));
+        let group = shard(key.text("flood"));
+        let names = (0..).map(|n| format!("victim{n}"));
+        let victims: Vec<String> = names.filter(|name| shard(key.text(name)) == group).take(8).collect();
+        for minute in 0..60 {
+            victims.iter().chain([&"flood".to_owned()]).for_each(|name| {
+                count(name, minute * 60);
+            });
+        }
+        let flood = (0..500).map(|_| count("flood", 3_600)).fold(0.0, f32::max);
+        let most = victims.iter().map(|name| count(name, 3_601)).fold(0.0, f32::max);
+        assert!(flood > 1_000.0 && most < 100.0, "{flood}, {most}");
     }
 
     #[test]
