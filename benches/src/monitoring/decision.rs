@@ -165,7 +165,7 @@ impl<'s> Judged<'s> {
             session_id: "s",
             ..Parts::default()
         };
-        let attempt = Attempt::new(snapshot, parts).map_err(|fault| fault.message.to_string())?;
+        let attempt = Attempt::new(snapshot, parts).map_err(|fault| fault.message)?;
         let mut session = Session::open("s".into(), attempt.principal.clone(), NOW.wall_ms + 60_000, NOW);
         session.task = (!one.task().is_empty()).then(|| Arc::new(task(one)));
         let behavior = Behavior { last_seen_ms: NOW.wall_ms, ..Behavior::default() };

@@ -38,13 +38,14 @@ impl Reads for Told {
 }
 
 fn fact(fact: Fact) -> FactValue {
-    match fact {
-        Fact::SessionLabels => FactValue::Texts(vec!["x".into(), "saw_untrusted".into()]),
-        Fact::BehaviorKnown | Fact::TaskActive => FactValue::Bool(true),
-        Fact::BehaviorAttempts => FactValue::Long(5),
-        Fact::BehaviorPreviousAction => FactValue::Text("x".into()),
-        _ => FactValue::Long(0),
-    }
+    let told = [
+        (Fact::SessionLabels, FactValue::Texts(vec!["x".into(), "saw_untrusted".into()])),
+        (Fact::BehaviorKnown, FactValue::Bool(true)),
+        (Fact::TaskActive, FactValue::Bool(true)),
+        (Fact::BehaviorAttempts, FactValue::Long(5)),
+        (Fact::BehaviorPreviousAction, FactValue::Text("x".into())),
+    ];
+    told.into_iter().find(|(one, _)| *one == fact).map_or(FactValue::Long(0), |(_, value)| value)
 }
 
 fn told() -> Told {

@@ -219,33 +219,7 @@ pub(super) fn details(review: &v1::Review) -> String {
         let _ = writeln!(text, "  {}", printable(&line));
     }
     if let Some(of) = view.deviation {
-        let against = if of.baseline.is_empty() {
-            "no baseline".to_owned()
-        } else {
-            format!("baseline {}", of.baseline)
-        };
-        // A new order, say, is no deviation by itself; a policy asks about it all the same.
-        let line = match of.assessment.as_str() {
-            "none" => format!("by nothing that amounts to more than evidence, against {against}"),
-            assessment => format!("{assessment}, {} percent sure, against {against}", of.confidence),
-        };
-        node::field(&mut text, "deviates", &line);
-        for sentence in &of.evidence {
-            let _ = writeln!(text, "  {}", printable(sentence));
-        }
-        match view.learnable {
-            None => {
-                let what = "cannot be approved into a baseline: it names more than a review keeps";
-                let _ = writeln!(text, "  {what}");
-            }
-            Some(of) => {
-                let task =
-                    if of.task.is_empty() { "no task".to_owned() } else { format!("task {}", of.task) };
-                let names: Vec<_> = of.targets.into_iter().chain(of.references).collect();
-                let line = format!("in {task}: {}", names.join(", "));
-                node::field(&mut text, "learnable", &line);
-            }
-        }
+        deviates(&mut text, &of, view.learnable);
     }
     if let Some(by) = view.decided_by {
         let why = if view.reason.is_empty() { String::new() } else { format!(": {}", view.reason) };
@@ -267,6 +241,33 @@ pub(super) fn details(review: &v1::Review) -> String {
         node::field(&mut text, "closed", &format!("no other round before {until}"));
     }
     text
+}
+
+/// How the attempt deviated, and what an approval could take up.
+fn deviates(text: &mut String, of: &DeviationView, learnable: Option<LearnableView>) {
+    let against =
+        if of.baseline.is_empty() { "no baseline".to_owned() } else { format!("baseline {}", of.baseline) };
+    // A new order, say, is no deviation by itself; a policy asks about it all the same.
+    let line = match of.assessment.as_str() {
+        "none" => format!("by nothing that amounts to more than evidence, against {against}"),
+        assessment => format!("{assessment}, {} percent sure, against {against}", of.confidence),
+    };
+    node::field(text, "deviates", &line);
+    for sentence in &of.evidence {
+        let _ = writeln!(text, "  {}", printable(sentence));
+    }
+    match learnable {
+        None => {
+            let what = "cannot be approved into a baseline: it names more than a review keeps";
+            let _ = writeln!(text, "  {what}");
+        }
+        Some(of) => {
+            let task = if of.task.is_empty() { "no task".to_owned() } else { format!("task {}", of.task) };
+            let names: Vec<_> = of.targets.into_iter().chain(of.references).collect();
+            let line = format!("in {task}: {}", names.join(", "));
+            node::field(text, "learnable", &line);
+        }
+    }
 }
 
 #[cfg(test)]

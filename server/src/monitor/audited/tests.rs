@@ -208,6 +208,7 @@ fn a_signal_takes_out_what_ran_then_on_a_node_that_is_read_later() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how long it takes is what it asks")]
 fn many_signals_about_one_identity_cost_as_much_as_they_are() {
     let sessions = (0..20_000).map(|n| Entry::Decision(allowed(&format!("s{n}"), "ann")));
     let signals = (0..20_000).map(|_| signal(reference("Agent", "a"), ""));
