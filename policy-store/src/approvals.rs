@@ -32,7 +32,7 @@ pub struct BehaviorSettings {
     pub lists: Vec<SmolStr>,
     /// Fields that hold external references, texts or sets of texts.
     pub references: Vec<SmolStr>,
-    /// Fields in whose texts external references are looked for, at any place; `*`: all of them.
+    /// Fields in whose texts external references are looked for, at any place and depth; `*`: all of them.
     pub search: Vec<SmolStr>,
     /// The field, a record, in which a tool describes itself (`readOnlyHint`, `destructiveHint` and `openWorldHint`, as in MCP); empty:
     /// none. Nobody vouches for it, so it can only make an action's class stricter.

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod concluding;
 pub mod config;
 pub mod doors;
+mod hidden;
 pub mod holds;
 pub mod http;
 pub mod ledger;

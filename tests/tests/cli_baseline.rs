@@ -250,3 +250,34 @@ fn learning_needs_a_source_and_says_what_an_audit_directory_is() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn what_is_wrong_with_a_file_is_told_without_what_would_move_the_cursor() -> Result<()> {
+    let place = Place::new()?;
+    let hidden = "x\u{1b}[2J\u{202e}y";
+    let mut file: Value = serde_json::from_str(&fs::read_to_string(place.0.path().join("old.json"))?)?;
+    file["format"] = hidden.into();
+    place.write("format.json", &file.to_string())?;
+    place.write("key.json", &json!({ hidden: 1 }).to_string())?;
+    place.write("attempts.jsonl", &format!("{{\"ts\":\"{hidden}\"}}"))?;
+    for args in [
+        "baseline show @format.json",
+        "baseline show @key.json",
+        "baseline promote @key.json --approved-by ann --out @out.json",
+        "monitor score --attempts @old.json --config @monitor.toml --baseline @key.json",
+        "monitor learn --attempts @attempts.jsonl --config @monitor.toml --out @out.json --approved-by ann",
+    ] {
+        let done = place.run(args)?;
+        assert_eq!(done.code, Some(2), "{args}: {}", done.stderr);
+        let is_raw = |one: char| (one.is_control() && one != '\n') || one == '\u{202e}';
+        assert!(!done.stderr.contains(is_raw), "{args}: {:?}", done.stderr);
+    }
+    // A bundle whose approver is made of such characters.
+    fs::create_dir(place.0.path().join("bundle"))?;
+    let mut old: Value = serde_json::from_str(&fs::read_to_string(place.0.path().join("old.json"))?)?;
+    old["approved_by"] = hidden.into();
+    place.write("bundle/baselines.json", &old.to_string())?;
+    let done = place.run("baseline import @new.json --bundle @bundle")?;
+    assert!(done.stderr.contains("approved by") && !done.stderr.contains('\u{1b}'), "{:?}", done.stderr);
+    Ok(())
+}

@@ -5,10 +5,11 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use cardea_proto::v1;
 use cardea_proto::v1::Decision;
-use cardea_tests::attempts::attempt;
+use cardea_tests::attempts::{attempt, entity};
 use cardea_tests::audit;
 use cardea_tests::cardea::{Cardea, Options};
 use cardea_tests::clients::Clients;
+use cardea_tests::hold::{Point, decision, held};
 use tempfile::TempDir;
 
 const SETTINGS: &str = r#"name = "untrusted"
@@ -21,10 +22,14 @@ grant_s = 900
 [labels.saw_untrusted]
 description = "It read what somebody outside wrote."
 for_s = 3600
+
+[responses.stop]
+description = "The session ends."
+revoke_session = true
 "#;
 
 const SCHEMA: &str = "entity Agent; entity Page;
-action fetch, send, read appliesTo { principal: Agent, resource: Page, context: { session: Cardea::Session } };
+action fetch, send, read, dump appliesTo { principal: Agent, resource: Page, context: { session: Cardea::Session } };
 ";
 
 const POLICIES: &str = r#"@id("fetches") @label("saw_untrusted")
@@ -36,6 +41,9 @@ permit (principal, action in [Action::"send", Action::"read"], resource);
 @id("no-egress") @reason("it read untrusted text; somebody must look at it") @step_up("review")
 forbid (principal, action == Action::"send", resource)
 when { context.session.labels.contains("saw_untrusted") && !context.session.grants.contains("review") };
+
+@id("dump") @respond("stop")
+forbid (principal, action == Action::"dump", resource);
 
 @id("trial") @dry_run("since 2026-11: would it stop work?")
 forbid (principal, action == Action::"read", resource) when { context.session.labels.contains("saw_untrusted") };
@@ -74,6 +82,45 @@ async fn what_was_read_outside_stops_what_leaves_until_somebody_looked_at_it() -
     cardea.start_again().await?;
     let mut clients = cardea.clients()?;
     assert_eq!(clients.decide(of("send", "s")?).await?.decision(), Decision::StepUp, "after a kill");
+    Ok(())
+}
+
+/// A sub-agent is handed what its parent read.
+#[tokio::test]
+async fn a_session_under_another_has_the_labels_of_those_above_it() -> Result<()> {
+    let (_cardea, mut clients, _dir) = started().await?;
+    clients.open_session("above", "Agent::a").await?;
+    for (id, parent) in [("below", "above"), ("far_below", "below")] {
+        let session = v1::Session {
+            id: id.to_owned(),
+            principal: Some(entity("Agent::a")?),
+            parent_session_id: parent.to_owned(),
+            ..v1::Session::default()
+        };
+        clients.session.open(v1::OpenSessionRequest { session: Some(session) }).await?;
+    }
+    let mut point = Point::open(&mut clients, None).await?;
+    point.add(vec![held(1, of("send", "below")?)]).await?;
+    assert_eq!(decision(&point.answer().await?), Decision::Allow);
+    assert_eq!(clients.decide(of("send", "far_below")?).await?.decision(), Decision::Allow);
+    assert_eq!(clients.decide(of("fetch", "above")?).await?.decision(), Decision::Allow);
+    assert_eq!(clients.decide(of("send", "far_below")?).await?.decision(), Decision::StepUp);
+    assert_eq!(decision(&point.answer().await?), Decision::StepUp, "what is held below is looked at");
+    assert_eq!(clients.decide(of("send", "above")?).await?.decision(), Decision::StepUp);
+    Ok(())
+}
+
+/// Whoever can name a session must not end it before its owner opens it, nor fill the table of ends.
+#[tokio::test]
+async fn a_response_ends_no_session_that_nobody_opened() -> Result<()> {
+    let (_cardea, mut clients, _dir) = started().await?;
+    clients.open_session("own", "Agent::a").await?;
+    for session in ["own", "of_tomorrow"] {
+        assert_eq!(clients.decide(of("dump", session)?).await?.decision(), Decision::Deny);
+    }
+    let own = clients.decide(of("read", "own")?).await?;
+    assert_eq!(own.reasons[0].code(), v1::ReasonCode::SessionRevoked);
+    clients.open_session("of_tomorrow", "Agent::b").await?;
     Ok(())
 }
 

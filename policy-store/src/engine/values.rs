@@ -9,6 +9,7 @@ use cedar_policy::{EntityTypeName, EntityUid};
 use cedar_policy_core::ast::{self, BorrowedRestrictedExpr, Context, Eid, EntityType, ExprKind, Literal};
 use cedar_policy_core::evaluator::RestrictedEvaluator;
 use cedar_policy_core::extensions::Extensions;
+use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use crate::fragment::FactValue;
@@ -354,6 +355,21 @@ impl Record {
             }
         };
         one.into_iter().chain(several.into_iter().flatten())
+    }
+
+    /// The texts of a field however deep they lie in it, in no order that means anything. Borrowed: for the hot path.
+    pub fn texts_within(&self, name: &str) -> impl Iterator<Item = &str> {
+        let mut left: SmallVec<[&ast::Value; 4]> = self.0.get(name).into_iter().collect();
+        std::iter::from_fn(move || {
+            loop {
+                match left.pop()?.value_kind() {
+                    ast::ValueKind::Lit(Literal::String(text)) => return Some(text.as_str()),
+                    ast::ValueKind::Set(set) => left.extend(set.iter()),
+                    ast::ValueKind::Record(record) => left.extend(record.values()),
+                    ast::ValueKind::Lit(_) | ast::ValueKind::ExtensionValue(_) => {}
+                }
+            }
+        })
     }
 
     /// Whether the field is a record with an attribute of that name that is true.

@@ -134,6 +134,16 @@ impl Approved {
         self.left_out = self.left_out.saturating_add(room.left_out);
     }
 
+    /// Leaves the names, as names that no run used: somebody approved them by themselves.
+    pub fn forget_runs(&mut self) {
+        self.runs = 0;
+        let done = self.actions.values_mut();
+        let done = done.flat_map(|done| std::iter::once(&mut done.seen).chain(done.targets.values_mut()));
+        let after = self.transitions.values_mut().flat_map(BTreeMap::values_mut);
+        let names = done.chain(after).chain(self.references.values_mut()).chain(self.networks.values_mut());
+        names.for_each(|seen| seen.runs = 0);
+    }
+
     /// Takes in what others learned.
     pub fn merge(&mut self, other: &Self, how: Merge) {
         self.runs = self.runs.saturating_add(other.runs);
@@ -193,6 +203,7 @@ impl Approved {
             std::iter::once(format!("action {action}")).chain(bare).chain(targets)
         });
         let transitions = self.transitions.iter().flat_map(|(previous, after)| {
+            let previous = if previous.is_empty() { "(begin)" } else { previous };
             after.keys().map(move |action| format!("transition {previous} → {action}"))
         });
         let references = self.references.keys().map(|name| format!("reference {name}"));

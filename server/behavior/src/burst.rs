@@ -83,13 +83,27 @@ impl BurstDetector {
     /// whatever number; one that is earlier than the latest counts as the latest. Fingerprints are keyed, so nobody can aim
     /// at somebody else's counter.
     pub fn observe(&mut self, source: Fingerprint, destination: Fingerprint, tick: u32) -> f32 {
-        // Means are over the ticks since the first edge, whatever the clock's count was then.
+        let tick = self.since_first(tick);
+        let own = self.add_own(source, destination, tick);
+        own.max(self.destinations.add(destination, tick, self.merge_below))
+    }
+
+    /// As [`Self::observe`], and only what the source itself does: where an answer to one depends on it, the rate of all at the same
+    /// destination would let one that floods it have the others refused.
+    pub fn observe_own(&mut self, source: Fingerprint, destination: Fingerprint, tick: u32) -> f32 {
+        let tick = self.since_first(tick);
+        self.add_own(source, destination, tick)
+    }
+
+    /// Means are over the ticks since the first edge, whatever the clock's count was then.
+    fn since_first(&mut self, tick: u32) -> u32 {
         let first = *self.first_tick.get_or_insert(tick);
-        let tick = tick.saturating_sub(first).saturating_add(1);
+        tick.saturating_sub(first).saturating_add(1)
+    }
+
+    fn add_own(&mut self, source: Fingerprint, destination: Fingerprint, tick: u32) -> f32 {
         let edge = self.edges.add(source.with(destination, Kind::Edge), tick, self.merge_below);
-        let source = self.sources.add(source, tick, self.merge_below);
-        let destination = self.destinations.add(destination, tick, self.merge_below);
-        edge.max(source).max(destination)
+        edge.max(self.sources.add(source, tick, self.merge_below))
     }
 
     /// Bytes that it takes.

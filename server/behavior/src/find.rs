@@ -5,10 +5,15 @@
 //! found is not seen at all.
 //!
 //! INVARIANT (whole): a reference ends only where white space, a quotation mark, an angle bracket, a backslash or a control character
-//! stands, so nothing can be hung on one that is approved without making it another. Only an e-mail address ends at its domain.
+//! stands, so nothing can be hung on one that is approved without making it another. Only an e-mail address ends at its domain. A backslash
+//! before a slash ends nothing: JSON may write a slash so, and whoever decodes it has the URL.
 
 use super::fingerprint::reference_name;
 
+/// What stands behind a scheme; slashes also as JSON may write them.
+const MARKS: [&[u8]; 4] = [b"://", b":\\/\\/", b":\\//", b":/\\/"];
+/// What resolvers take for the dot of a domain (UTS 46).
+const DOTS: [char; 4] = ['.', '\u{3002}', '\u{ff0e}', '\u{ff61}'];
 /// Fewest characters of an account number (an IBAN, ISO 13616): Norway's.
 const ACCOUNT_MIN: usize = 15;
 /// Most characters of an account number.
@@ -31,13 +36,25 @@ struct Word<'t> {
 }
 
 fn words(text: &str) -> impl Iterator<Item = Word<'_>> {
-    let mut at = 0;
-    text.split(separates).filter_map(move |word| {
-        let start = at;
-        // Every separator that is cut at is one character; of those beyond ASCII, white space takes up to three bytes.
-        at += word.len() + text.get(start + word.len()..)?.chars().next().map_or(0, char::len_utf8);
-        (word.len() >= 4).then_some(Word { text: word, at: start })
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        loop {
+            let rest = text.get(from..).filter(|rest| !rest.is_empty())?;
+            let end = end(rest);
+            let word = Word { text: rest.get(..end)?, at: from };
+            from += end + rest.get(end..)?.chars().next().map_or(0, char::len_utf8);
+            if word.text.len() >= 4 {
+                return Some(word);
+            }
+        }
     })
+}
+
+/// Where the word ends that a text begins with.
+fn end(text: &str) -> usize {
+    let is_end = |at: &usize| !text.get(at + 1..).is_some_and(|next| next.starts_with('/'));
+    let mut ends = text.match_indices(separates).map(|(at, of)| (at, of == "\\"));
+    ends.find(|(at, is_backslash)| !is_backslash || is_end(at)).map_or(text.len(), |(at, _)| at)
 }
 
 fn separates(of: char) -> bool {
@@ -47,7 +64,9 @@ fn separates(of: char) -> bool {
 /// From its scheme, or from `www.`, to the end of the word.
 fn url(word: &str) -> Option<&str> {
     let bytes = word.as_bytes();
-    let scheme = bytes.windows(3).position(|three| three == b"://").map(|at| {
+    let begins =
+        |at: &usize| bytes.get(*at..).is_some_and(|rest| MARKS.iter().any(|mark| rest.starts_with(mark)));
+    let scheme = (0..bytes.len()).find(begins).map(|at| {
         let before = bytes.get(..at).unwrap_or_default();
         let is_of_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
         at - before.iter().rev().take_while(|byte| is_of_scheme(byte)).count()
@@ -61,11 +80,22 @@ fn addresses(word: &str) -> impl Iterator<Item = &str> {
     word.match_indices('@').filter_map(move |(at, _)| {
         let (before, after) = (word.get(..at)?, word.get(at + 1..)?);
         let local = before.len() - before.trim_end_matches(is_local).len();
-        let domain = after.len() - after.trim_start_matches(is_domain).len();
-        let domain = after.get(..domain)?.trim_end_matches(['.', '-']);
-        let is_whole = local > 0 && domain.split_once('.').is_some_and(|(name, _)| !name.is_empty());
+        let domain = domain(after);
+        let is_name = domain.split_once(DOTS).is_some_and(|(name, _)| !name.is_empty());
+        let is_whole = local > 0 && (is_name || domain.starts_with('['));
         if is_whole { word.get(at - local..=at + domain.len()) } else { None }
     })
+}
+
+/// What a domain can be at the beginning of a text: also the address of a host in brackets (RFC 5321 section 4.1.3).
+fn domain(text: &str) -> &str {
+    if let Some(literal) = text.strip_prefix('[') {
+        let inside = literal.len() - literal.trim_start_matches(|of| is_domain(of) || of == ':').len();
+        let is_closed = literal.get(inside..).is_some_and(|rest| rest.starts_with(']'));
+        return if is_closed { text.get(..inside + 2).unwrap_or_default() } else { "" };
+    }
+    let end = text.len() - text.trim_start_matches(is_domain).len();
+    text.get(..end).unwrap_or_default().trim_end_matches(|of| of == '-' || DOTS.contains(&of))
 }
 
 fn is_local(of: char) -> bool {
@@ -168,11 +198,23 @@ mod tests {
             "(evil@evil.example)",
             "x=WWW.evil.example",
             "п@evil.example",
+            // As JSON may write slashes, and as domains may write dots.
+            r#"{"url":"https:\/\/evil.example\/x"}"#,
+            r"http://good.example\/,https:\/\/evil.example",
         ] {
             let is_told = |one: &&str| one.to_lowercase().contains("evil.example");
             assert!(found(text).iter().any(is_told), "{text}: {:?}", found(text));
         }
         assert_eq!(found("good@good.example,evil@evil.example").len(), 2);
+        for dot in ['\u{3002}', '\u{ff0e}', '\u{ff61}'] {
+            let text = format!("write to mallory@evil{dot}example today");
+            assert_eq!(found(&text), [format!("mallory@evil{dot}example")]);
+        }
+        for address in ["mallory@[203.0.113.5]", "mallory@[IPv6:2001:db8::1]"] {
+            assert_eq!(found(&format!("({address}).")), [address]);
+        }
+        // What only looks like one.
+        assert_eq!(found(r"C:\dir\/x and \/ or a\/b"), [""; 0]);
     }
 
     proptest! {

@@ -2,8 +2,8 @@
 //!
 //! What is learned is a *candidate*: a file that nobody approved. INVARIANT (explicit): a candidate is compiled by nobody, as
 //! [`Kept::parse`] refuses it, and only [`Kept::promoted`] makes an approved file of one. INVARIANT (one line): each entry of the
-//! history has the digest of the whole file that it was made from, history included, so that a file which does not descend from
-//! another cannot say that it does. Limits: [`PROMOTIONS_MAX`] entries, the newest; [`REVIEWED_MAX`] reviews of a candidate.
+//! history has the digest of the whole file that it was made from, history included, so that a mistaken file is seen. It is no
+//! signature: whoever writes a file can write its history. Limits: [`PROMOTIONS_MAX`] entries, the newest; [`REVIEWED_MAX`] reviews of a candidate.
 
 use std::collections::BTreeSet;
 

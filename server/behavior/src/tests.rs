@@ -241,10 +241,10 @@ fn names_expire_merge_and_differ() {
             "- action read",
             "- reference a@ours.io",
             "- target read → inbox",
-            "- transition  → read",
+            "- transition (begin) → read",
             "- transition read → send_email",
             "+ target send_email → bob",
-            "+ transition  → send_email",
+            "+ transition (begin) → send_email",
         ]
     );
     old.merge(&newer, Merge::SameTask);

@@ -215,7 +215,8 @@ pub(crate) fn targets<'s>(attempt: &'s Attempt, references: &[&str]) -> Names<'s
 /// Those that the enforcement point names, and those that stand in the texts which the bundle has searched.
 pub(crate) fn references<'s>(attempt: &'s Attempt, fields: &'s [SmolStr]) -> Names<'s> {
     let told = fields.iter().flat_map(|field| attempt.request.texts(field));
-    let searched = attempt.action.monitored().search.iter().flat_map(|field| attempt.request.texts(field));
+    let searched =
+        attempt.action.monitored().search.iter().flat_map(|field| attempt.request.texts_within(field));
     bounded(told.chain(searched.flat_map(find::references))).collect()
 }
 

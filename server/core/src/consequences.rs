@@ -103,12 +103,15 @@ fn is_without_permit(verdict: &Verdict) -> bool {
     verdict.reasons.iter().any(|reason| reason.code == ReasonCode::NoPermit)
 }
 
-/// Whether a response takes the lease from an allow.
+/// Whether something takes the lease from an allow: a response that says so, or a label that ends some time after the last attempt that
+/// sets it. Whoever reuses the allow makes no attempt here, and the label would end while what sets it goes on.
 pub(crate) fn narrows(snapshot: &Snapshot, verdict: &Verdict) -> bool {
     verdict.consequences.as_ref().is_some_and(|consequences| {
+        let declared = snapshot.declared();
         let narrows = |(response, _): &(u16, PolicyIndex)| {
-            snapshot.declared().response(*response).is_some_and(|(_, response)| response.narrow)
+            declared.response(*response).is_some_and(|(_, response)| response.narrow)
         };
-        consequences.responses.iter().any(narrows)
+        let ends = |label: &u16| declared.label(*label).is_some_and(|(_, label)| label.for_s.is_some());
+        consequences.responses.iter().any(narrows) || consequences.labels.iter().any(ends)
     })
 }

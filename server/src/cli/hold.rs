@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::Format;
 use super::bundle::node::{self, NodeArgs, print_json, table, time};
-use super::watch::{cause_text, decision, printable};
+use super::watch::{cause_text, decision};
 use super::words::entity;
+use crate::hidden::printable;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum HoldCommand {

@@ -1,6 +1,6 @@
 //! `cardea watch`: what changes on a node, as it happens, from its audit stream.
 //!
-//! Names come from outside: whatever could move a terminal's cursor is shown as an escape.
+//! Names come from outside: whatever could move a terminal's cursor, or hide or reorder others, is shown as an escape.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::Format;
 use super::bundle::node::{self, Failure, NodeArgs, time};
 use super::words::entity;
+use crate::hidden::printable;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -260,18 +261,6 @@ pub(super) fn decision(decision: v1::Decision) -> &'static str {
     }
 }
 
-/// A text from outside, without what would move a terminal's cursor.
-pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .flat_map(|character| {
-            let is_safe = !character.is_control();
-            let (plain, escaped) =
-                (is_safe.then_some(character), (!is_safe).then(|| character.escape_default()));
-            plain.into_iter().chain(escaped.into_iter().flatten())
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,5 +306,12 @@ mod tests {
         let record = taken_back("x\u{1b}[2J\r\n");
         let shown = line(&event(&record).unwrap(), false);
         assert!(!shown.contains(|character: char| character.is_control()), "{shown:?}");
+    }
+
+    #[test]
+    fn names_from_outside_cannot_hide_or_reorder_what_stands_beside_them() {
+        let shown = printable("pay \u{202e}nna\u{2066}\u{200b}\u{9b}2J\u{feff}");
+        assert_eq!(shown, r"pay \u{202e}nna\u{2066}\u{200b}\u{9b}2J\u{feff}");
+        assert_eq!(printable("Zoë → 日本 «é»"), "Zoë → 日本 «é»");
     }
 }

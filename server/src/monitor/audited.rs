@@ -85,7 +85,13 @@ pub struct AuditLearner {
     open: BTreeMap<SessionKey, Session>,
     order: VecDeque<SessionKey>,
     names: usize,
+    /// Sessions that were begun so far.
+    begun: u64,
     spoilt: HashMap<u64, Why>,
+    /// Sessions that were begun before this many ran while records are missing.
+    gap: u64,
+    /// By identity: up to when there were signals about it.
+    signalled: BTreeMap<String, Signalled>,
     reviews: BTreeMap<(String, u32), (Reviewed, Approved)>,
     learned: Option<Learned>,
     counted: LeftOut,
@@ -94,8 +100,21 @@ pub struct AuditLearner {
 /// Identity and session; without a session all attempts of an identity are one.
 type SessionKey = (String, String);
 
+/// The newest signal about an identity. Looked at when everything is read: one of another node may come before what it is about.
+#[derive(Clone, Copy, Default)]
+struct Signalled {
+    /// Sessions that were begun before this many.
+    begun: u64,
+    /// Those that began before, Unix milliseconds.
+    at_ms: i64,
+}
+
 #[derive(Default)]
 struct Session {
+    /// How many were begun before it.
+    number: u64,
+    /// Its first attempt, Unix milliseconds.
+    first_ms: i64,
     previous: String,
     attempts: u64,
     tasks: BTreeMap<String, Approved>,
@@ -113,7 +132,10 @@ impl AuditLearner {
             open: BTreeMap::new(),
             order: VecDeque::new(),
             names: 0,
+            begun: 0,
             spoilt: HashMap::new(),
+            gap: 0,
+            signalled: BTreeMap::new(),
             reviews: BTreeMap::new(),
             learned: None,
             counted: LeftOut::default(),
@@ -129,9 +151,12 @@ impl AuditLearner {
         let at_ms = record.time.as_ref().map_or(0, unix_ms);
         match &record.entry {
             Some(Entry::Decision(decision)) if decision.hold.is_none() => self.decision(decision, at_ms),
-            Some(Entry::Signal(signal)) if signal.outcome == "applied" => self.signal(signal),
+            Some(Entry::Signal(signal)) if signal.outcome == "applied" => self.signal(signal, at_ms),
             Some(Entry::Review(review)) => self.review(review, at_ms),
-            Some(Entry::Gap(gap)) if gap.lost > 0 => self.gap(),
+            Some(Entry::Gap(gap)) if gap.lost > 0 => {
+                self.gap = self.begun;
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -140,6 +165,7 @@ impl AuditLearner {
     #[must_use]
     pub fn finish(mut self) -> (Kept, LeftOut) {
         let mut kept = Kept::candidate();
+        self.spoil_what_ran();
         for key in std::mem::take(&mut self.order) {
             let Some(session) = self.open.remove(&key) else { continue };
             if let Some(why) = self.spoilt.get(&self.key(&key.0, &key.1)).copied() {
@@ -178,38 +204,49 @@ impl AuditLearner {
             true => is_observed,
             false => self.choice.identities.contains(&identity),
         };
-        let is_early = self.choice.since_ms.is_some_and(|since| at_ms < since);
-        if decision.decision() != v1::Decision::Allow || !is_chosen || is_early {
+        // Only a denial takes a session out by itself: what was stepped up began it all the same.
+        if !is_chosen || decision.decision() == v1::Decision::Deny {
             return Ok(());
         }
-        let action = decision.action.as_ref().map(|action| action.id.clone()).unwrap_or_default();
         let key = (identity, decision.session_id.clone());
-        match observed {
-            Some(observed) => self.learn(key, &action, observed, at_ms),
+        self.begin(&key, at_ms);
+        if decision.decision() != v1::Decision::Allow {
+            return self.make_room();
+        }
+        let action = decision.action.as_ref().map(|action| action.id.clone()).unwrap_or_default();
+        let is_early = self.choice.since_ms.is_some_and(|since| at_ms < since);
+        match observed.filter(|_| !is_early) {
+            Some(observed) => self.learn(&key, &action, observed, at_ms),
             None => {
-                // Before the first comparison of a session what comes before is any action that was allowed to it.
+                // Before the first attempt that is learned of a session what comes before is any action that was allowed to it.
                 if let Some(session) = self.open.get_mut(&key).filter(|session| session.attempts == 0) {
                     session.previous = action;
-                } else if !self.open.contains_key(&key) {
-                    self.open.insert(key.clone(), Session { previous: action, ..Session::default() });
-                    self.order.push_back(key);
                 }
                 self.make_room()
             }
         }
     }
 
+    /// A session is there from its first attempt on, learned or not: what goes wrong from then on takes it out.
+    fn begin(&mut self, key: &SessionKey, at_ms: i64) {
+        if let Some(session) = self.open.get_mut(key) {
+            session.first_ms = session.first_ms.min(at_ms);
+            return;
+        }
+        let session = Session { number: self.begun, first_ms: at_ms, ..Session::default() };
+        self.begun += 1;
+        self.open.insert(key.clone(), session);
+        self.order.push_back(key.clone());
+    }
+
     fn learn(
         &mut self,
-        key: SessionKey,
+        key: &SessionKey,
         action: &str,
         observed: &v1::ObservedRecord,
         at_ms: i64,
     ) -> Result<(), TooMuch> {
-        if !self.open.contains_key(&key) {
-            self.order.push_back(key.clone());
-        }
-        let session = self.open.entry(key).or_default();
+        let Some(session) = self.open.get_mut(key) else { return Ok(()) };
         session.attempts += 1;
         let mut one = Approved::default();
         let done = match self.choice.run {
@@ -253,6 +290,7 @@ impl AuditLearner {
         // What came before it, and where it came from, was not asked.
         done.transitions.clear();
         done.networks.clear();
+        done.forget_runs();
         let reviewed = Reviewed {
             review: key.0.clone(),
             round: key.1,
@@ -266,19 +304,34 @@ impl AuditLearner {
         Ok(())
     }
 
-    fn signal(&mut self, signal: &v1::SignalRecord) -> Result<(), TooMuch> {
+    fn signal(&mut self, signal: &v1::SignalRecord, at_ms: i64) -> Result<(), TooMuch> {
         let subject = entity(signal.subject.as_ref());
         if !signal.session_id.is_empty() {
             return self.spoil(&subject, &signal.session_id, Why::Signalled);
         }
-        let of_subject: Vec<SessionKey> =
-            self.open.keys().filter(|(identity, _)| *identity == subject).cloned().collect();
-        of_subject.iter().try_for_each(|(identity, session)| self.spoil(identity, session, Why::Signalled))
+        if self.signalled.len() >= SPOILT_MAX {
+            return Err(TooMuch::Sessions);
+        }
+        if self.choice.identities.is_empty() || self.choice.identities.contains(&subject) {
+            let newest = self.signalled.entry(subject).or_default();
+            *newest = Signalled { begun: self.begun, at_ms: at_ms.max(newest.at_ms) };
+        }
+        Ok(())
     }
 
-    fn gap(&mut self) -> Result<(), TooMuch> {
-        let all: Vec<SessionKey> = self.open.keys().cloned().collect();
-        all.iter().try_for_each(|(identity, session)| self.spoil(identity, session, Why::Gap))
+    /// Sessions in which records are missing, or of whose identity there was a signal after they began.
+    fn spoil_what_ran(&mut self) {
+        for (key, session) in &self.open {
+            let of_identity = self.signalled.get(&key.0);
+            let is_signalled = of_identity
+                .is_some_and(|newest| session.number < newest.begun || session.first_ms < newest.at_ms);
+            let why = match (session.number < self.gap, is_signalled) {
+                (_, true) => Why::Signalled,
+                (true, false) => Why::Gap,
+                (false, false) => continue,
+            };
+            self.spoilt.entry(self.key(&key.0, &key.1)).or_insert(why);
+        }
     }
 
     fn spoil(&mut self, identity: &str, session: &str, why: Why) -> Result<(), TooMuch> {

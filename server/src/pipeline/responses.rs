@@ -2,7 +2,8 @@
 //!
 //! Done once the decision is recorded and before its answer leaves, so that whoever hears the answer finds it done. Nothing waits for the
 //! disk. Only for attempts that are made: a hold that is judged again, a shadow or a replay has nothing carried out. An attempt reaches
-//! its own session and its own principal, and no other: an attempt in somebody else's session is disqualified before policy is asked.
+//! its own session and its own principal, and no other: an attempt in somebody else's session is disqualified before policy is asked. One
+//! that is not known is ended by nobody: it may be somebody else's tomorrow, and ends of invented names would fill the table of ends.
 //!
 //! Bounded: a session is ended once, risk that stands as high and as new is not raised again, and holds are sent for at most every
 //! [`limits::NOTICES_INTERVAL`]: whoever repeats an attempt must not keep the thread of the holds busy.
@@ -102,6 +103,9 @@ impl Pipeline {
     }
 
     fn revoke(&self, id: &SmolStr, orders: &Orders, why: &Why, now: Now) {
+        if !matches!(self.state.session(id), Ok(Some(_))) {
+            return;
+        }
         let _recorded_first = self.state.feed().keep_back();
         match self.end(&Target::Session(id.clone()), why, orders.life_ms, now) {
             Ok(closed) if closed.changed => {

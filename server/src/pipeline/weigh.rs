@@ -45,7 +45,7 @@ fn consider(state: &State, question: &Question<'_>, also: Needs, counting: Count
     let (mut facts, learned) = state.gather(question, also, now);
     let taken = state.counters().count(question, also, &mut facts, counting, now);
     match counting {
-        Counting::Made => facts.burst_score = state.burst_score(question, now),
+        Counting::Made => facts.burst_score = state.burst_score(question, &facts, now),
         Counting::Again => facts.grants.retain(|grant| !grant.once),
     }
     let verdict = decide(question, &facts, now);
@@ -91,3 +91,6 @@ fn put_labels(state: &State, question: &Question<'_>, weighed: &mut Weighed, now
             Verdict::deny_because(ReasonCode::StateFull, format!("no label can be put on it: {fault}"));
     }
 }
+
+#[cfg(test)]
+mod tests;

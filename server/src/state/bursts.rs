@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use cardea_core::behavior::burst::{BurstDetector, Counting};
 use cardea_core::behavior::{Fingerprint, Key};
 use cardea_core::decide::Question;
+use cardea_core::facts::Facts;
 use cardea_core::time::Now;
 use parking_lot::Mutex;
 
@@ -26,10 +27,14 @@ pub(super) struct Bursts {
 
 impl Bursts {
     /// Counts an attempt, if its bundle looks for bursts and a candidate reads what comes of it, and says how unusual that is; 0: as ever,
-    /// or not asked. Identities and resources are told apart by their ids: of two types with the same ids the rates are added.
-    pub(super) fn observe(&self, question: &Question<'_>, now: Now) -> f32 {
-        let behavior = &question.snapshot().settings().behavior;
-        if behavior.rules.burst_score.is_none() || !question.needs().compares() {
+    /// or not asked. One that is disqualified before policy counts for nobody: it may be somebody else's. Identities and resources are told apart by their ids: of two types with the same ids the rates are added.
+    pub(super) fn observe(&self, question: &Question<'_>, facts: &Facts, now: Now) -> f32 {
+        let settings = question.snapshot().settings();
+        let behavior = &settings.behavior;
+        if behavior.rules.burst_score.is_none()
+            || !question.needs().compares()
+            || facts.disqualify(question.attempt(), settings, now).is_some()
+        {
             return 0.0;
         }
         let (attempt, key) = (question.attempt(), question.snapshot().approvals().key());
@@ -46,7 +51,7 @@ impl Bursts {
         if shard.0 != counting {
             *shard = fresh();
         }
-        shard.1.observe(from, to, tick)
+        shard.1.observe_own(from, to, tick)
     }
 }
 
@@ -73,6 +78,23 @@ mod tests {
         let flood = (0..500).map(|_| count("flood", 3_600)).fold(0.0, f32::max);
         assert!(flood > 1_000.0, "{flood}");
         assert!(count("steady", 3_660) < flood);
+    }
+
+    #[test]
+    fn a_flood_of_one_identity_is_no_burst_of_another_at_the_same_resource() {
+        let (bursts, key, counting) = (Bursts::default(), Key::new([7; 16]), Counting::default());
+        let count = |identity: &str, second| bursts.count(&key, identity, "db", counting, at(second));
+        let group = shard(key.text("flood"));
+        let names = (0..).map(|n| format!("victim{n}"));
+        let victims: Vec<String> = names.filter(|name| shard(key.text(name)) == group).take(8).collect();
+        for minute in 0..60 {
+            victims.iter().chain([&"flood".to_owned()]).for_each(|name| {
+                count(name, minute * 60);
+            });
+        }
+        let flood = (0..500).map(|_| count("flood", 3_600)).fold(0.0, f32::max);
+        let most = victims.iter().map(|name| count(name, 3_601)).fold(0.0, f32::max);
+        assert!(flood > 1_000.0 && most < 100.0, "{flood}, {most}");
     }
 
     #[test]

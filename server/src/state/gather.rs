@@ -77,8 +77,8 @@ impl State {
     }
 
     /// Counts an attempt that is made now, and says how unusual the rate is of which it is a part.
-    pub(crate) fn burst_score(&self, question: &Question<'_>, now: Now) -> f32 {
-        self.bursts.observe(question, now)
+    pub(crate) fn burst_score(&self, question: &Question<'_>, facts: &Facts, now: Now) -> f32 {
+        self.bursts.observe(question, facts, now)
     }
 
     fn session_facts(
@@ -132,8 +132,8 @@ impl State {
         (SessionFacts::Known(self.seen(session, own.as_ref(), ends_ms), behavior), learned)
     }
 
-    /// A session as decisions see it: with what was heard of its principal's credential and of its device, and with the end
-    /// that those above it set.
+    /// A session as decisions see it: with what was heard of its principal's credential and of its device, with the end that
+    /// those above it set, and with their labels.
     #[must_use]
     pub fn informed(&self, session: &Arc<Session>, now: Now) -> Arc<Session> {
         let own = self.subjects.get(&session.principal);
@@ -145,7 +145,21 @@ impl State {
     }
 
     fn seen(&self, session: Arc<Session>, own: Option<&Subject>, ends_ms: i64) -> Arc<Session> {
-        self.with_posture(with_credential(ending_by(session, ends_ms), own))
+        self.with_labels_above(self.with_posture(with_credential(ending_by(session, ends_ms), own)))
+    }
+
+    /// What runs in somebody's name works with what he works with: labels of the sessions above count as its own.
+    fn with_labels_above(&self, session: Arc<Session>) -> Arc<Session> {
+        if session.parent.is_none() {
+            return session;
+        }
+        let mut labelled = None;
+        for above in self.ancestors(&session) {
+            for (label, until_ms) in &above.labels {
+                labelled.get_or_insert_with(|| Session::clone(&session)).label(label.clone(), *until_ms);
+            }
+        }
+        labelled.map_or(session, Arc::new)
     }
 
     /// What was heard of the session's device counts, if it is newer than what the session says itself.

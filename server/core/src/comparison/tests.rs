@@ -320,3 +320,39 @@ fn a_session_that_was_not_compared_before_goes_on_from_its_last_action() {
     }
     assert_eq!(flags(&judge(&snapshot, &send("ann"), &facts)), [""; 0]);
 }
+
+#[test]
+fn a_reference_is_found_however_deep_it_lies() {
+    let settings = format!("{SETTINGS}\n").replace("[behavior]", "[behavior]\nsearch = [\"*\"]");
+    let schema = "entity Agent, Box; action send appliesTo { principal: Agent, resource: Box, context: {
+      behavior: Cardea::Behavior, request: { mail?: { body: String, parts: Set<{ text: String }> } } } };";
+    let policies = "permit(principal, action, resource) when { !context.behavior.new_reference };";
+    let files: BTreeMap<PathBuf, Vec<u8>> = [
+        (
+            "bundle.toml",
+            settings.replace("send = [\"to\"]", "").replace("read = [\"read\"]", "").into_bytes(),
+        ),
+        ("schema.cedarschema", schema.as_bytes().to_vec()),
+        ("policies/p.cedar", policies.as_bytes().to_vec()),
+    ]
+    .map(|(name, bytes)| (name.into(), bytes))
+    .into();
+    let snapshot = load::files(&files).unwrap().snapshot;
+    for (body, part) in [("see http://evil.example", "hello"), ("hello", "mail x@evil.example")] {
+        let text: Record = [("text", Value::from(part))].into_iter().collect();
+        let texts = Value::set(vec![Value::from(text)]);
+        let mail: Record = [("body", Value::from(body)), ("parts", texts)].into_iter().collect();
+        let parts = Parts {
+            principal: ("Agent", "a"),
+            action: ("", "send"),
+            resource: ("Box", "in"),
+            request: [("mail", Value::from(mail))].into_iter().collect(),
+            ..Parts::default()
+        };
+        let attempt = Attempt::new(&snapshot, parts).unwrap();
+        let question = Question::new(&snapshot, &attempt);
+        let facts = Facts::default();
+        let compared = Compared::of(&question, &facts, NOW).unwrap();
+        assert_eq!(compared.references.len(), 1, "{body}, {part}");
+    }
+}

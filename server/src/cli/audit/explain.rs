@@ -11,9 +11,9 @@ use super::{could_not_run, shown};
 use crate::audit::stored::Stored;
 use crate::cli::bundle::node::time;
 use crate::cli::drawn::say;
-use crate::cli::watch::printable;
 use crate::cli::words::entity;
 use crate::cli::{Format, exit};
+use crate::hidden::printable;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -3,8 +3,9 @@
 use cardea_proto::v1::{self, record::Entry};
 
 use crate::cli::bundle::node::time;
-use crate::cli::watch::{self, printable};
+use crate::cli::watch;
 use crate::cli::words::entity;
+use crate::hidden::printable;
 
 const GREEN: &str = "\u{1b}[32m";
 const YELLOW: &str = "\u{1b}[33m";

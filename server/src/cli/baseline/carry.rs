@@ -15,6 +15,7 @@ use super::diff::{self, Difference};
 use super::{could_not_run, tell};
 use crate::cli::drawn::drawn;
 use crate::cli::{Format, bundle, exit};
+use crate::hidden::printable;
 use crate::monitor::{Fault, KeptFile, whole};
 
 /// The file in a bundle.
@@ -112,7 +113,7 @@ fn try_import(args: &ImportArgs) -> Result<End, Fault> {
         && !next.kept.descends_from(&current.digest)
     {
         let (file, bundle) = (args.file.display(), args.bundle.display());
-        let (version, by) = (current.kept.version, &current.kept.approved_by);
+        let (version, by) = (current.kept.version, printable(&current.kept.approved_by));
         eprintln!("error: {file} does not carry on what {bundle} has: version {version}, approved by {by}");
         eprintln!("  help: promote onto that with `cardea baseline promote --onto`, or say --replace");
         return Ok(End::Refused);
@@ -137,7 +138,7 @@ fn try_import(args: &ImportArgs) -> Result<End, Fault> {
     };
     let Imported { bundle, version, approved_by, .. } = &imported;
     let text = diff::human(&imported.difference)
-        + &format!("{bundle}: baselines version {version}, approved by {approved_by}\n");
+        + &format!("{bundle}: baselines version {version}, approved by {}\n", printable(approved_by));
     tell(args.format, &text, &imported)?;
     Ok(End::Done)
 }
@@ -162,7 +163,7 @@ fn try_export(args: &ExportArgs) -> Result<(), Fault> {
         digest: &digest,
     };
     let Exported { out, version, approved_by, .. } = &exported;
-    let text = format!("{out}: version {version}, approved by {approved_by}\n");
+    let text = format!("{out}: version {version}, approved by {}\n", printable(approved_by));
     tell(args.format, &text, &exported)
 }
 

@@ -10,8 +10,8 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{could_not_run, tell};
-use crate::cli::watch::printable;
 use crate::cli::{Format, exit};
+use crate::hidden::printable;
 use crate::monitor::KeptFile;
 
 #[derive(Debug, Args)]

@@ -14,8 +14,8 @@ use super::view::time;
 use super::{could_not_run, tell};
 use crate::cli::monitor::recorded;
 use crate::cli::records::RecordArgs;
-use crate::cli::watch::printable;
 use crate::cli::{Format, exit};
+use crate::hidden::printable;
 use crate::monitor::audited::{AuditLearner, Choice, LeftOut};
 use crate::monitor::config::{Config, Run};
 use crate::monitor::{Fault, KeptFile, whole};
@@ -45,7 +45,7 @@ pub(in crate::cli) struct LearnArgs {
     /// With --attempts: leave out what deviates from these baselines.
     #[arg(long, value_name = "FILE", requires = "attempts")]
     baseline: Option<PathBuf>,
-    /// Whom to learn, as 'Type::\"id\"'; again for more. Unset: all that were observed.
+    /// Whom to learn, as 'Type::"id"'; again for more. Unset: all that were observed.
     #[arg(long, value_name = "ENTITY", conflicts_with = "attempts")]
     identity: Vec<Named>,
     /// What one run is.

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::Format;
 use super::drawn::say;
+use crate::hidden::printable;
 use crate::monitor::Fault;
 
 #[derive(Debug, Subcommand)]
@@ -64,7 +65,7 @@ pub(super) fn run(command: &BaselineCommand) -> ExitCode {
 /// Tells why a command could not run.
 #[expect(clippy::print_stderr, reason = "a command speaks on its standard streams")]
 fn could_not_run(fault: &Fault) -> ExitCode {
-    eprintln!("{fault}");
+    eprintln!("{}", printable(&fault.to_string()));
     ExitCode::from(super::exit::COULD_NOT_RUN)
 }
 

@@ -12,8 +12,8 @@ use super::learn::reviewed;
 use super::view::{BaselineView, summary, time};
 use super::{could_not_run, tell};
 use crate::cli::bundle::node::field;
-use crate::cli::watch::printable;
 use crate::cli::{Format, exit};
+use crate::hidden::printable;
 use crate::monitor::config::Config;
 use crate::monitor::{Fault, KeptFile};
 

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tonic::Code;
 
-use crate::cli::watch::printable;
 use crate::cli::{Format, exit};
+use crate::hidden::printable;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct NodeArgs {

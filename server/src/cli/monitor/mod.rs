@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::exit;
+use crate::hidden::printable;
 use crate::monitor::Fault;
 pub(super) use learn::recorded;
 
@@ -49,7 +50,7 @@ fn ended(told: Result<String, Fault>) -> ExitCode {
             ExitCode::from(exit::FINE)
         }
         Err(fault) => {
-            eprintln!("{fault}");
+            eprintln!("{}", printable(&fault.to_string()));
             ExitCode::from(exit::COULD_NOT_RUN)
         }
     }

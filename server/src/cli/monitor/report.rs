@@ -11,7 +11,7 @@ use clap::Args;
 use super::{Progress, ended};
 use crate::cli::bundle;
 use crate::cli::records::RecordArgs;
-use crate::cli::watch::printable;
+use crate::hidden::printable;
 use crate::monitor::attempts::Attempts;
 use crate::monitor::config::Config;
 use crate::monitor::lines::Lines;

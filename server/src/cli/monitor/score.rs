@@ -9,6 +9,7 @@ use clap::Args;
 
 use super::Progress;
 use crate::cli::exit;
+use crate::hidden::printable;
 use crate::monitor::attempts::Attempts;
 use crate::monitor::config::Config;
 use crate::monitor::declared::Declared;
@@ -63,7 +64,7 @@ pub(super) fn run(args: &ScoreArgs) -> ExitCode {
             ExitCode::from(exit::COULD_NOT_RUN)
         }
         Err(End::Fault(fault)) => {
-            eprintln!("{fault}");
+            eprintln!("{}", printable(&fault.to_string()));
             ExitCode::from(exit::COULD_NOT_RUN)
         }
     }

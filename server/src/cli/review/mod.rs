@@ -61,7 +61,7 @@ pub(super) struct ListArgs {
     /// Which reviews.
     #[arg(long, value_enum, default_value_t)]
     status: Which,
-    /// Only those of this principal, as 'Type::\"id\"'.
+    /// Only those of this principal, as 'Type::"id"'.
     #[arg(long, value_name = "ENTITY")]
     principal: Option<Named>,
     /// How reviews are printed.
@@ -99,7 +99,7 @@ pub(super) struct ApproveArgs {
     /// The round that you looked at. Unset: the one that is there now.
     #[arg(long, value_name = "N")]
     round: Option<u32>,
-    /// Who approves, as the bundle names its reviewers: 'Type::\"id\"'.
+    /// Who approves, as the bundle names its reviewers: 'Type::"id"'.
     #[arg(long = "as", value_name = "ENTITY")]
     reviewer: Named,
     /// When the grant ends: a span from now, or RFC 3339. Unset: as long as the requirement allows, which is also the most.
@@ -134,7 +134,7 @@ pub(super) struct RejectArgs {
     /// The round that you looked at. Unset: the one that is there now.
     #[arg(long, value_name = "N")]
     round: Option<u32>,
-    /// Who rejects, as the bundle names its reviewers: 'Type::\"id\"'.
+    /// Who rejects, as the bundle names its reviewers: 'Type::"id"'.
     #[arg(long = "as", value_name = "ENTITY")]
     reviewer: Named,
     /// Until when the same thing opens no other review: a span from now, or RFC 3339. Unset: 24 hours.

@@ -6,8 +6,8 @@ use cardea_client::v1;
 use serde::Serialize;
 
 use crate::cli::bundle::node::{self, time};
-use crate::cli::watch::printable;
 use crate::cli::words::entity;
+use crate::hidden::printable;
 
 #[derive(Serialize)]
 pub(super) struct Reviews {
@@ -214,29 +214,12 @@ pub(super) fn details(review: &v1::Review) -> String {
     }
     node::field(&mut text, "arguments", &format!("sha256 {}", view.argument_digest));
     for (name, argument) in &view.arguments {
-        // As JSON text: a control character from outside must not reach the terminal.
-        let _ = writeln!(text, "  {}: {argument}", serde_json::Value::from(name.as_str()));
+        // JSON escapes few of the characters that must not reach a terminal.
+        let line = format!("{}: {argument}", serde_json::Value::from(name.as_str()));
+        let _ = writeln!(text, "  {}", printable(&line));
     }
     if let Some(of) = view.deviation {
-        let against = if of.baseline.is_empty() { "no baseline".to_owned() } else { of.baseline };
-        let line = format!("{}, {} percent sure, against {}", of.assessment, of.confidence, against);
-        node::field(&mut text, "deviates", &line);
-        for sentence in &of.evidence {
-            let _ = writeln!(text, "  {}", printable(sentence));
-        }
-        match view.learnable {
-            None => {
-                let what = "cannot be approved into a baseline: it names more than a review keeps";
-                let _ = writeln!(text, "  {what}");
-            }
-            Some(of) => {
-                let task =
-                    if of.task.is_empty() { "no task".to_owned() } else { format!("task {}", of.task) };
-                let names: Vec<_> = of.targets.into_iter().chain(of.references).collect();
-                let line = format!("in {task}: {}", names.join(", "));
-                node::field(&mut text, "learnable", &line);
-            }
-        }
+        deviates(&mut text, &of, view.learnable);
     }
     if let Some(by) = view.decided_by {
         let why = if view.reason.is_empty() { String::new() } else { format!(": {}", view.reason) };
@@ -258,4 +241,45 @@ pub(super) fn details(review: &v1::Review) -> String {
         node::field(&mut text, "closed", &format!("no other round before {until}"));
     }
     text
+}
+
+/// How the attempt deviated, and what an approval could take up.
+fn deviates(text: &mut String, of: &DeviationView, learnable: Option<LearnableView>) {
+    let against =
+        if of.baseline.is_empty() { "no baseline".to_owned() } else { format!("baseline {}", of.baseline) };
+    // A new order, say, is no deviation by itself; a policy asks about it all the same.
+    let line = match of.assessment.as_str() {
+        "none" => format!("by nothing that amounts to more than evidence, against {against}"),
+        assessment => format!("{assessment}, {} percent sure, against {against}", of.confidence),
+    };
+    node::field(text, "deviates", &line);
+    for sentence in &of.evidence {
+        let _ = writeln!(text, "  {}", printable(sentence));
+    }
+    match learnable {
+        None => {
+            let what = "cannot be approved into a baseline: it names more than a review keeps";
+            let _ = writeln!(text, "  {what}");
+        }
+        Some(of) => {
+            let task = if of.task.is_empty() { "no task".to_owned() } else { format!("task {}", of.task) };
+            let names: Vec<_> = of.targets.into_iter().chain(of.references).collect();
+            let line = format!("in {task}: {}", names.join(", "));
+            node::field(text, "learnable", &line);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_argument_shows_a_reviewer_every_character_that_it_has() {
+        let text =
+            v1::Value { kind: Some(v1::value::Kind::String("ann\u{202e}\u{9b}2J\u{7f}yrollam".to_owned())) };
+        let ask = v1::ReviewAsk { arguments: [("to\u{2066}".to_owned(), text)].into(), ..Default::default() };
+        let shown = details(&v1::Review { ask: Some(ask), ..Default::default() });
+        assert!(shown.contains(r#"  "to\u{2066}": "ann\u{202e}\u{9b}2J\u{7f}yrollam""#), "{shown}");
+    }
 }

@@ -36,8 +36,25 @@ fn observed(mut decision: v1::DecisionRecord) -> v1::DecisionRecord {
 }
 
 fn record(entry: Entry) -> v1::Record {
-    let time = Some(prost_types::Timestamp { seconds: 7, nanos: 0 });
+    record_at(7, entry)
+}
+
+fn record_at(seconds: i64, entry: Entry) -> v1::Record {
+    let time = Some(prost_types::Timestamp { seconds, nanos: 0 });
     v1::Record { sequence: 1, time, entry: Some(entry) }
+}
+
+fn learn_at(choice: Choice, entries: impl IntoIterator<Item = (i64, Entry)>) -> (Kept, LeftOut) {
+    let mut learner = AuditLearner::new(choice);
+    for (seconds, entry) in entries {
+        learner.note(&record_at(seconds, entry)).unwrap();
+    }
+    learner.finish()
+}
+
+fn signal(subject: Option<v1::EntityRef>, session: &str) -> Entry {
+    let (session_id, outcome) = (session.to_owned(), "applied".to_owned());
+    Entry::Signal(v1::SignalRecord { subject, session_id, outcome, ..Default::default() })
 }
 
 fn learn(choice: Choice, entries: impl IntoIterator<Item = Entry>) -> (Kept, LeftOut) {
@@ -136,10 +153,6 @@ fn of_observed_identities_novelty_is_learned_and_abuse_is_not() {
 #[test]
 fn a_gap_and_a_signal_take_out_what_ran_then() {
     let gap = Entry::Gap(v1::GapRecord { lost: 3, ..v1::GapRecord::default() });
-    let signal = |subject, session: &str| {
-        let (session_id, outcome) = (session.to_owned(), "applied".to_owned());
-        Entry::Signal(v1::SignalRecord { subject, session_id, outcome, ..Default::default() })
-    };
     let attempt = |session| Entry::Decision(allowed(session, "ann"));
     for (between, why) in [
         (gap, Why::Gap),
@@ -149,6 +162,62 @@ fn a_gap_and_a_signal_take_out_what_ran_then() {
         let (kept, left_out) = learn(of_agent(), [attempt("s"), between, attempt("r")]);
         assert_eq!((targets(&kept).0, left_out.sessions), (1, [(why, 1)].into()));
     }
+}
+
+#[test]
+fn what_was_wrong_before_the_first_attempt_that_is_learned_takes_its_session_out() {
+    let gap = Entry::Gap(v1::GapRecord { lost: 3, ..v1::GapRecord::default() });
+    for (between, why) in [(gap, Why::Gap), (signal(reference("Agent", "a"), ""), Why::Signalled)] {
+        let choice = Choice { since_ms: Some(10_000), ..of_agent() };
+        let attempt = |session| Entry::Decision(allowed(session, "ann"));
+        let stepped = Entry::Decision(v1::DecisionRecord {
+            decision: v1::Decision::StepUp.into(),
+            ..allowed("stepped", "ann")
+        });
+        let entries = [
+            (5, attempt("early")),
+            (5, stepped),
+            (6, between),
+            (11, attempt("early")),
+            (12, attempt("stepped")),
+            (13, attempt("late")),
+        ];
+        let (kept, left_out) = learn_at(choice, entries);
+        assert_eq!((targets(&kept).0, left_out.sessions), (1, [(why, 2)].into()));
+    }
+}
+
+#[test]
+fn what_came_before_the_first_attempt_that_is_learned_is_no_beginning() {
+    let choice = Choice { since_ms: Some(10_000), ..of_agent() };
+    let mut read = allowed("s", "inbox");
+    read.action = reference("Action", "read");
+    let entries = [(5, read), (11, allowed("s", "ann"))].map(|(at, one)| (at, Entry::Decision(one)));
+    let (kept, _) = learn_at(choice, entries);
+    let transitions = &kept.baselines[AGENT]["t"].transitions;
+    assert_eq!(transitions.keys().map(smol_str::SmolStr::as_str).collect::<Vec<_>>(), ["read"]);
+}
+
+#[test]
+fn a_signal_takes_out_what_ran_then_on_a_node_that_is_read_later() {
+    let attempt = |session| Entry::Decision(allowed(session, "ann"));
+    let of_one = [(20, signal(reference("Agent", "a"), ""))];
+    let of_another = [(15, attempt("before")), (25, attempt("after"))];
+    let (kept, left_out) = learn_at(of_agent(), of_one.into_iter().chain(of_another));
+    assert_eq!((targets(&kept).0, left_out.sessions), (1, [(Why::Signalled, 1)].into()));
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how long it takes is what it asks")]
+fn many_signals_about_one_identity_cost_as_much_as_they_are() {
+    let sessions = (0..20_000).map(|n| Entry::Decision(allowed(&format!("s{n}"), "ann")));
+    let signals = (0..20_000).map(|_| signal(reference("Agent", "a"), ""));
+    let gaps = (0..20_000).map(|_| Entry::Gap(v1::GapRecord { lost: 1, ..v1::GapRecord::default() }));
+    let began = std::time::Instant::now();
+    let (_, left_out) = learn(of_agent(), sessions.chain(signals).chain(gaps));
+    assert_eq!(left_out.sessions.values().sum::<u64>(), 20_000);
+    // Each of them looked at each session took minutes.
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -173,6 +242,9 @@ fn what_a_reviewer_approved_is_taken_up_unless_it_was_taken_back() {
     assert_eq!(targets(&kept), (0, vec!["new"]), "names, and no run");
     let approved = &kept.baselines[AGENT]["t"];
     assert!(approved.networks.is_empty() && approved.transitions.is_empty(), "nobody asked for these");
+    // Four runs put an action in scope, and targets of one run each make an action's targets open: no review does.
+    let done = &approved.actions["send"];
+    assert_eq!((done.seen.runs, done.seen.last_ms, done.targets["new"].runs), (0, 7000, 0));
     assert_eq!(kept.reviewed.len(), 1);
     assert_eq!(kept.reviewed[0].by, "Person::\"ann\"");
     assert!(Kept::parse_any(&kept.bytes().unwrap()).is_ok());

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::hidden::is_hidden;
+
 /// HTML as it grows. Markup is taken from literals only.
 #[derive(Debug, Default)]
 pub(super) struct Html(String);
@@ -73,15 +75,6 @@ pub(super) fn grouped(number: u64) -> String {
 /// A number of things in words: `1 incident`, `2 incidents`.
 pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
-}
-
-/// Whether a character shows nothing of its own, or changes the order or look of others.
-fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
-            | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]

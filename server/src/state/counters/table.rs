@@ -74,9 +74,14 @@ impl Table {
         .unwrap_or(0)
     }
 
-    /// A place counts no more.
+    /// A place counts no more. A window in which nothing counts goes with it: whoever is refused under ever new names takes no room.
     pub(super) fn give_back(&self, key: &Key, part: Part) {
-        let _gone = self.with(key, |window| window.give_back(part));
+        let Some(mut shard) = self.shard(key).map(Mutex::lock) else { return };
+        let Some(window) = shard.windows.get_mut(key) else { return };
+        window.give_back(part);
+        if window.is_over() {
+            shard.windows.remove(key);
+        }
     }
 
     /// What a place was reserved for has happened.

@@ -107,6 +107,21 @@ fn allowed_attempts_count_and_refused_ones_eat_nothing() {
 }
 
 #[test]
+fn refused_attempts_under_invented_names_take_no_room_from_those_that_count() {
+    let policies =
+        "permit(principal == A::\"known\", action, resource) when { context.counters.mails.count < 3 };
+      permit(principal == A::\"new\", action, resource) when { context.counters.mails.count < 3 };";
+    let (state, snapshot) = (state(512), bundle("per = \"identity\"\nwindow_s = 60", policies));
+    assert!(send(&state, &snapshot, "known", at(0)).is_allowed());
+    for n in 0..5_000 {
+        assert!(!send(&state, &snapshot, &format!("invented{n}"), at(1)).is_allowed());
+    }
+    let usage = state.counters().usage();
+    assert_eq!((usage.subjects, usage.refused), (1, 0));
+    assert_eq!(send(&state, &snapshot, "known", at(2)).count(), 1);
+}
+
+#[test]
 fn every_attempt_counts_where_the_bundle_asks_for_it() {
     let (state, snapshot) =
         (state(1000), bundle("per = \"identity\"\non = \"attempt\"\nwindow_s = 60", POLICIES));

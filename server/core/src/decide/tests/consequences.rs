@@ -57,6 +57,21 @@ fn a_narrowed_allow_has_no_lease() {
     assert_eq!((verdict.lease().lease_ms, verdict.lease().held_lease_ms), (0, 0));
 }
 
+/// Whoever reuses it goes on with what sets the label, and the label ends all the same.
+#[test]
+fn an_allow_that_sets_a_label_for_a_time_has_no_lease() {
+    let (verdict, _) = found("@label(\"seen\") permit(principal, action, resource);");
+    assert_eq!((verdict.lease().lease_ms, verdict.lease().held_lease_ms), (0, 0));
+    let for_good = DECLARED.replace("for_s = 60\n", "");
+    let snapshot = with_settings(
+        &format!("{SETTINGS}{for_good}"),
+        "@label(\"seen\") permit(principal, action, resource);",
+    );
+    let verdict = judge(&snapshot, &attempt(&snapshot), &Facts::default());
+    assert_eq!(verdict.consequences().map(|found| found.labels.as_slice()), Some([0].as_slice()));
+    assert_eq!(verdict.lease().held_lease_ms, 250, "it stays as long as the session");
+}
+
 #[test]
 fn a_policy_in_dry_run_settles_nothing_and_is_told_where_it_would_have() {
     let overflows = "9223372036854775807 + context.token.expires_in_s + 1 > 0";
