@@ -65,6 +65,10 @@ impl RecordArgs {
         visit: &mut impl FnMut(&v1::Record) -> Result<(), Fault>,
     ) -> Result<(), Ended> {
         let mut client = node::connect(url, &self.tls).await?;
+        // What was answered before this command began is there once the node has written and synced it.
+        let lag = client.status().await.map_err(Failure::from)?.audit.unwrap_or_default();
+        let lag_ms = u64::from(lag.loss_window_ms) + u64::from(lag.crash_window_ms);
+        tokio::time::sleep(Duration::from_millis(lag_ms.saturating_mul(2))).await;
         let there =
             client.status().await.map_err(Failure::from)?.audit.map_or(0, |audit| audit.last_sequence);
         let goes_on = self.follow || self.during.is_some();
