@@ -159,6 +159,48 @@ pub const AUDIT_DURABLE_WAIT: Duration = Duration::from_secs(2);
 /// How often the audit is made to survive a crash of the machine, in milliseconds.
 pub const AUDIT_SYNC_MS_RANGE: RangeInclusive<u64> = 1..=1_000;
 
+/// Sinks of the audit; each has a thread.
+pub const SINKS_MAX: usize = 16;
+
+/// Longest name of a sink, in bytes: with `sink-` before it, a name of a thread.
+pub const SINK_NAME_BYTES_MAX: usize = 32;
+
+/// Wait for a sink's answer to a batch.
+pub const SINK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Wait for a connection with TLS to a sink.
+pub const SINK_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait between two tries: a minute after a sink is back it gets what it missed.
+pub const SINK_BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// How long a sink waits for more once it has sent less than a full batch: twenty small batches a second at most.
+pub const SINK_LINGER: Duration = Duration::from_millis(50);
+
+/// How often a record is refused alone before it goes to the dead letters.
+pub const SINK_REFUSALS_MAX: u32 = 3;
+
+/// Bytes of dead letters of a sink, about 50,000 records; beyond them the sink waits for somebody to look into them.
+pub const SINK_DEAD_BYTES_MAX: u64 = 64 << 20;
+
+/// Longest secret in a file of a sink, in bytes; a long token of a cloud has two thousand.
+pub const SINK_SECRET_BYTES_MAX: usize = 16_384;
+
+/// Largest answer of a collector that is read, in bytes.
+pub const SINK_ANSWER_BYTES_MAX: usize = 65_536;
+
+/// MiB of a file after which the next one begins.
+pub const SINK_ROTATE_MB_RANGE: RangeInclusive<u64> = 1..=65_536;
+
+/// Older files of a sink that stay; 0 keeps all.
+pub const SINK_KEEP_RANGE: RangeInclusive<u64> = 0..=100_000;
+
+/// How long a stopping process lets sinks take the last records.
+pub const SINK_FINISH: Duration = Duration::from_secs(2);
+
+/// How long it then waits for a sink that was told to give up.
+pub const SINK_GIVE_UP: Duration = Duration::from_secs(1);
+
 /// `state.*_max`, in entries of at most 512 bytes: up to about 50 GiB.
 pub const STATE_ENTRIES_RANGE: RangeInclusive<u64> = 1..=100_000_000;
 

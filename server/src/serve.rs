@@ -9,6 +9,7 @@ use cardea_policy_store::store::PolicyStore;
 use cardea_proto::v1;
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 
+use crate::audit::sinks::Sinks;
 use crate::audit::{Audit, AuditConfig, AuditStreams, FLUSH_INTERVAL_DEFAULT, Keep, WhenFull};
 use crate::bundles::{Bundles, Keeper};
 use crate::clock::Clock;
@@ -60,6 +61,7 @@ struct Joined {
     receivers: Receivers,
     scores: Option<ScoreDoor>,
     transmitter: Option<Arc<Transmitter>>,
+    sinks: Sinks,
     pipeline: Arc<Pipeline>,
     keeper: Keeper,
     ledger_writer: ledger::Writer,
@@ -89,6 +91,8 @@ impl Service {
         let (supervisor, deaths) = Supervisor::new(shutdown.clone(), metrics.panics.clone());
         let clock = Clock::machine();
         let audit = open_audit(&config, &clock)?;
+        let (sinks, sink_states) = Sinks::prepare(&config.audit.sinks, &audit, &metrics)?;
+        audit.show_sinks(sink_states);
         let (ledger, ledger_writer) = Ledger::open(&config.state.dir)?;
         let state = Arc::new(State::restore(capacity(&config)?, ledger).context("the state cannot be read")?);
         restore_counters(&state, &config.state.dir, &clock);
@@ -130,6 +134,7 @@ impl Service {
                 receivers,
                 scores,
                 transmitter,
+                sinks,
                 pipeline,
                 keeper,
                 ledger_writer,
@@ -164,6 +169,7 @@ impl Service {
             receivers,
             scores,
             transmitter,
+            sinks,
             pipeline,
             keeper,
             ledger_writer,
@@ -174,6 +180,7 @@ impl Service {
         } = self.parts;
         let shutdown = self.shutdown;
         let state = Arc::clone(pipeline.state());
+        let sinks = sinks.start(&supervisor)?;
         let written = supervisor.thread("state".to_owned(), move || ledger_writer.run())?;
         supervisor.task("state-keeping", keeping(Arc::clone(&pipeline), shutdown.clone()));
         let until = shutdown.clone();
@@ -222,7 +229,9 @@ impl Service {
             ledger.close();
         }
         written.wait().await;
-        audit.close().context("the last audit records could not be written")?;
+        let closed = audit.close().context("the last audit records could not be written");
+        sinks.finish(limits::SINK_FINISH).await;
+        closed?;
         ended.map_err(anyhow::Error::from)
     }
 }
@@ -458,6 +467,7 @@ fn refresh(pipeline: &Pipeline) {
     let stats = pipeline.audit().stats();
     metrics.audit_queue_depth.set(stats.queued as f64);
     metrics.audit_records.absolute(stats.last_sequence);
+    pipeline.audit().sinks().for_each(|sink| sink.show_lag(stats.last_sequence));
 }
 
 type HealthServer = tonic_health::pb::health_server::HealthServer<tonic_health::server::HealthService>;

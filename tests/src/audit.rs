@@ -22,7 +22,7 @@ pub async fn find<T>(
     wanted: impl Fn(&v1::Record) -> Option<T>,
 ) -> Result<T> {
     let look = async {
-        let request = v1::StreamRecordsRequest { from_sequence: 1, filter: None };
+        let request = v1::StreamRecordsRequest { from_sequence: 1, filter: None, from_time: None };
         let mut stream = clients.audit.stream(request).await?.into_inner();
         while let Some(batch) = stream.next().await {
             if let Some(found) = batch?.records.iter().find_map(&wanted) {
@@ -51,7 +51,7 @@ pub async fn decision(clients: &mut Clients, decision_id: &str) -> Result<v1::De
 /// # Errors
 /// If it is not there in time, or the records are not in order.
 pub async fn story(clients: &mut Clients, decision_id: &str) -> Result<Vec<String>> {
-    let request = v1::StreamRecordsRequest { from_sequence: 1, filter: None };
+    let request = v1::StreamRecordsRequest { from_sequence: 1, filter: None, from_time: None };
     let mut stream = clients.audit.stream(request).await?.into_inner();
     let (mut lines, mut last) = (Vec::new(), 0);
     loop {

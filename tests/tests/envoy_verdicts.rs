@@ -198,6 +198,7 @@ async fn every_request_has_exactly_one_record() -> Result<()> {
     let request = v1::StreamRecordsRequest {
         from_sequence: 1,
         filter: Some(v1::RecordFilter { door: "ext_authz".to_owned(), ..v1::RecordFilter::default() }),
+        from_time: None,
     };
     let mut stream = stack.clients.audit.stream(request).await?.into_inner();
     while recorded.len() < ids.len() {

@@ -220,7 +220,7 @@ async fn the_audit_stream_resumes_at_any_number_and_filters() -> Result<()> {
         clients.decide(read(table)?).await?;
     }
     let mut read_from = async |from_sequence, filter, count: usize| -> Result<Vec<v1::Record>> {
-        let request = v1::StreamRecordsRequest { from_sequence, filter };
+        let request = v1::StreamRecordsRequest { from_sequence, filter, from_time: None };
         let mut stream = clients.audit.stream(request).await?.into_inner();
         let mut records = Vec::new();
         while records.len() < count {

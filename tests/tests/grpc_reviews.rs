@@ -301,7 +301,7 @@ async fn the_records_tell_the_story_in_order() -> Result<()> {
     clients.review.reject(rejection(&pending)?).await?;
     let filter =
         v1::RecordFilter { kinds: vec![v1::RecordKind::Review.into()], ..v1::RecordFilter::default() };
-    let request = v1::StreamRecordsRequest { from_sequence: 1, filter: Some(filter) };
+    let request = v1::StreamRecordsRequest { from_sequence: 1, filter: Some(filter), from_time: None };
     let mut stream = clients.audit.stream(request).await?.into_inner();
     let mut told = Vec::new();
     while told.len() < 3 {

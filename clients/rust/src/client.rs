@@ -1,6 +1,6 @@
 //! The calls. Each waits at most the endpoint's call timeout; streams wait as long as they live.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tonic::transport::Channel;
 use tonic::{Request, Streaming};
@@ -211,8 +211,21 @@ impl Client {
         from_sequence: u64,
         filter: Option<RecordFilter>,
     ) -> Result<Records, Error> {
-        let answers = self.audit.stream(StreamRecordsRequest { from_sequence, filter }).await?;
-        Ok(Records(answers.into_inner()))
+        let request = StreamRecordsRequest { from_sequence, filter, from_time: None };
+        Ok(Records(self.audit.stream(request).await?.into_inner()))
+    }
+
+    /// Streams audit records of this time and later.
+    ///
+    /// # Errors
+    /// The stream cannot be opened.
+    pub async fn audit_since(
+        &mut self,
+        since: SystemTime,
+        filter: Option<RecordFilter>,
+    ) -> Result<Records, Error> {
+        let request = StreamRecordsRequest { from_sequence: 0, filter, from_time: Some(since.into()) };
+        Ok(Records(self.audit.stream(request).await?.into_inner()))
     }
 
     async fn end(&mut self, target: Target, reason: String) -> Result<EndSessionResponse, Error> {

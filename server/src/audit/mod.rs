@@ -27,6 +27,8 @@ mod reader;
 /// The records themselves.
 pub mod record;
 mod service;
+/// What the log is sent to.
+pub mod sinks;
 /// Records as they lie on disk.
 pub mod stored;
 mod writer;
@@ -36,7 +38,7 @@ mod tests;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -59,6 +61,7 @@ pub use queue::{Durable, Place};
 pub use reader::{BATCH_RECORDS_MAX, BadFilter, Filter, Tail, TailError};
 pub use record::IntoEntry;
 pub use service::{AuditStreams, STREAMS_MAX};
+pub use sinks::SinkState;
 
 /// How often the writer drains the queue. Waking it per record would cost the deciding thread a cross-core
 /// wake-up, tens of microseconds on virtual machines; two milliseconds of records are a small loss window, and
@@ -206,6 +209,7 @@ pub struct Audit {
     writer: Mutex<Option<JoinHandle<Result<(), Unwritten>>>>,
     verifier: VerifierKey,
     windows: Windows,
+    sinks: OnceLock<Arc<[Arc<SinkState>]>>,
 }
 
 /// What may be lost of records that nobody waited for.
@@ -266,6 +270,7 @@ impl Audit {
             writer: Mutex::new(Some(thread)),
             verifier,
             windows: Windows { kill: config.flush_interval, crash: config.sync_interval },
+            sinks: OnceLock::new(),
         })
     }
 
@@ -273,6 +278,37 @@ impl Audit {
     #[must_use]
     pub fn verifier(&self) -> &VerifierKey {
         &self.verifier
+    }
+
+    /// Names this log for all time: its origin, and the key that signs it. A log that is begun anew under another key is another one.
+    #[must_use]
+    pub fn log_id(&self) -> String {
+        let verifier = self.verifier.to_string();
+        let mut parts = verifier.split('+');
+        format!("{}+{}", parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+    }
+
+    /// The directory of the log.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The first record that is still there; 1 before there is any.
+    #[must_use]
+    pub fn first_sequence(&self) -> u64 {
+        log::firsts(&self.dir).ok().and_then(|firsts| firsts.first().copied()).unwrap_or(1)
+    }
+
+    /// Lets Status tell of sinks; once.
+    pub fn show_sinks(&self, sinks: Arc<[Arc<SinkState>]>) {
+        // A second call would be a mistake of ours, and Status would tell of the first.
+        let _once = self.sinks.set(sinks);
+    }
+
+    /// How sinks are doing.
+    pub fn sinks(&self) -> impl Iterator<Item = &SinkState> {
+        self.sinks.get().into_iter().flat_map(|sinks| sinks.iter()).map(AsRef::as_ref)
     }
 
     /// What may be lost of records that nobody waited for.
@@ -364,6 +400,17 @@ impl Audit {
     #[must_use]
     pub fn tail(&self, from_sequence: u64, filter: Filter) -> Tail {
         Tail::new(Arc::clone(&self.dir), self.written.clone(), from_sequence, filter)
+    }
+
+    /// As `tail`, from the segment on in which a time falls; records before that time are not shown. `time_ms` is wall time in milliseconds
+    /// since 1970.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn tail_since(&self, time_ms: i64, filter: Filter) -> std::io::Result<Tail> {
+        let from = reader::first_since(&self.dir, time_ms)?;
+        let filter = Filter { since_ms: Some(time_ms), ..filter };
+        Ok(Tail::new(Arc::clone(&self.dir), self.written.clone(), from, filter))
     }
 
     /// Takes no more reservations, writes out what is filled, syncs, and joins the writer. Blocks: for as long

@@ -15,8 +15,8 @@ use tokio::{sync::watch, task};
 
 use super::{
     Written,
-    log::{BadRead, Cursor},
-    record::kind,
+    log::{BadRead, Cursor, firsts},
+    record::{kind, unix_ms},
 };
 
 /// Most records of one batch; with typical records about 256 KB.
@@ -43,6 +43,10 @@ pub struct Filter {
     pub kinds: Vec<v1::RecordKind>,
     /// No decisions but those that a hold was told because something changed.
     pub changes: bool,
+    /// Decisions with one of these severities (`@severity` of what settled them); empty: any record.
+    pub severities: Vec<SmolStr>,
+    /// Records from this time on, in milliseconds since 1970.
+    pub since_ms: Option<i64>,
 }
 
 /// A filter that names something unknown.
@@ -97,6 +101,21 @@ impl Tail {
     /// one after the last record that was received.
     pub async fn next_batch(&mut self) -> Result<Option<Vec<v1::Record>>, TailError> {
         loop {
+            match self.read_on().await? {
+                Some(batch) if batch.is_empty() => {}
+                batch => return Ok(batch),
+            }
+        }
+    }
+
+    /// Sequence number of the record behind those that were read, wanted or not.
+    pub(super) fn next(&self) -> u64 {
+        self.place.as_ref().map_or(0, |place| place.cursor.next())
+    }
+
+    /// As `next_batch`, and also returns when something was read of which nothing is wanted.
+    pub(super) async fn read_on(&mut self) -> Result<Option<Vec<v1::Record>>, TailError> {
+        loop {
             let written = *self.live.borrow_and_update();
             let mut place = self.place.take().ok_or(TailError::ReaderEnded)?;
             if place.cursor.next() <= written.sequence {
@@ -107,10 +126,7 @@ impl Tail {
                 let (place, batch) = reading.await.map_err(|_| TailError::ReaderEnded)?;
                 let batch = batch?;
                 self.place = Some(place);
-                if !batch.is_empty() {
-                    return Ok(Some(batch));
-                }
-                continue;
+                return Ok(Some(batch));
             }
             self.place = Some(place);
             if written.closed || self.live.changed().await.is_err() {
@@ -118,6 +134,18 @@ impl Tail {
             }
         }
     }
+}
+
+/// First record of the last segment that begins before a time; so that nothing of that time stands before it, unless the clock was set back.
+pub(super) fn first_since(dir: &Arc<Path>, time_ms: i64) -> std::io::Result<u64> {
+    let firsts = firsts(dir)?;
+    let begins_before = |first: u64| {
+        let mut cursor = Cursor::new(Arc::clone(dir), first);
+        let record = cursor.read(first).ok().flatten().and_then(|(_, bytes)| v1::Record::decode(bytes).ok());
+        record.and_then(|record| record.time).is_some_and(|time| unix_ms(&time) < time_ms)
+    };
+    let found = firsts.iter().rev().copied().find(|first| begins_before(*first));
+    Ok(found.or_else(|| firsts.first().copied()).unwrap_or(1))
 }
 
 /// A reader's place. It passes through the blocking thread and back.
@@ -158,7 +186,9 @@ impl Filter {
     pub fn passes(&self, record: &v1::Record) -> bool {
         let Some(entry) = &record.entry else { return *self == Self::default() };
         let kind_passes = self.kinds.is_empty() || self.kinds.contains(&kind(entry));
+        let is_in_time = self.since_ms.is_none_or(|since| record.time.as_ref().map(unix_ms) >= Some(since));
         kind_passes
+            && is_in_time
             && (!self.changes || is_change(entry))
             && self.passes_as_decision(entry)
             && self.passes_principal(entry)
@@ -166,12 +196,17 @@ impl Filter {
 
     fn passes_as_decision(&self, entry: &Entry) -> bool {
         let Entry::Decision(decision) = entry else {
-            return self.decisions.is_empty() && self.action.is_none() && self.door.is_none();
+            return self.decisions.is_empty()
+                && self.action.is_none()
+                && self.door.is_none()
+                && self.severities.is_empty();
         };
         let action_id = decision.action.as_ref().map(|action| action.id.as_str());
         (self.decisions.is_empty() || self.decisions.contains(&decision.decision()))
             && self.action.as_ref().is_none_or(|wanted| action_id == Some(wanted))
             && self.door.as_ref().is_none_or(|wanted| decision.door == *wanted)
+            && (self.severities.is_empty()
+                || self.severities.iter().any(|wanted| decision.severity == *wanted))
     }
 
     fn passes_principal(&self, entry: &Entry) -> bool {
@@ -217,6 +252,7 @@ impl TryFrom<v1::RecordFilter> for Filter {
             action: Some(filter.action).filter(|action| !action.is_empty()).map(Into::into),
             door: Some(filter.door).filter(|door| !door.is_empty()).map(Into::into),
             changes: filter.changes,
+            severities: filter.severities.into_iter().map(Into::into).collect(),
             ..Self::default()
         };
         for value in filter.decisions {
@@ -233,6 +269,8 @@ impl TryFrom<v1::RecordFilter> for Filter {
                 Ok(kind) => wanted.kinds.push(kind),
             }
         }
+        wanted.severities.sort_unstable();
+        wanted.severities.dedup();
         Ok(wanted)
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 use super::log::BadRead;
+use super::record::unix_ms;
 use super::{Audit, Filter, Tail, TailError};
 use crate::shutdown::Shutdown;
 
@@ -55,7 +56,16 @@ impl AuditService for AuditStreams {
         let open = Arc::clone(&self.open).try_acquire_owned().map_err(|_| {
             Status::resource_exhausted(format!("{STREAMS_MAX} audit streams are open, no more are given"))
         })?;
-        let tail = self.audit.tail(request.from_sequence, filter);
+        let tail = match (request.from_time, request.from_sequence) {
+            (None, sequence) => self.audit.tail(sequence, filter),
+            (Some(time), 0) => {
+                let tail = self.audit.tail_since(unix_ms(&time), filter);
+                tail.map_err(|error| Status::unavailable(format!("the audit cannot be read: {error}")))?
+            }
+            (Some(_), _) => {
+                return Err(Status::invalid_argument("give `from_sequence` or `from_time`, and not both"));
+            }
+        };
         let consumer = Consumer { tail, shutdown: self.shutdown.clone(), _open: open };
         Ok(Response::new(stream::unfold(Some(consumer), step).boxed()))
     }

@@ -270,7 +270,13 @@ fn audit(reader: &mut Reader<'_>, base: &Path, flags: &Overrides, default: &Audi
         keep_days: reader.number("audit", "keep_days", default.keep_days, limits::AUDIT_KEEP_DAYS_RANGE),
         key_file: path(reader, base, "audit", "key_file"),
         origin: origin(reader),
+        sinks: sinks(reader, base),
     }
+}
+
+fn sinks(reader: &mut Reader<'_>, base: &Path) -> Vec<crate::audit::sinks::SinkOptions> {
+    let (root, faults) = reader.parts();
+    super::sinks::sinks(root, faults, base)
 }
 
 fn answers(reader: &mut Reader<'_>) -> Vec<Answer> {

@@ -11,6 +11,7 @@ mod check;
 mod fault;
 mod read;
 mod section;
+mod sinks;
 mod ssf;
 mod transmitter;
 
@@ -157,6 +158,8 @@ pub struct Audit {
     pub key_file: Option<PathBuf>,
     /// Name of the log, for the key that is made for it; `None`: `HOSTNAME/audit`.
     pub origin: Option<String>,
+    /// What records are sent to.
+    pub sinks: Vec<crate::audit::sinks::SinkOptions>,
 }
 
 impl Audit {
@@ -164,6 +167,11 @@ impl Audit {
     #[must_use]
     pub fn key(&self) -> PathBuf {
         self.key_file.clone().unwrap_or_else(|| self.dir.with_extension("key"))
+    }
+
+    fn sink_names(&self) -> String {
+        let names: Vec<&str> = self.sinks.iter().map(|sink| sink.name.as_str()).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(",") }
     }
 
     /// The name of a log that has no key yet.
@@ -341,6 +349,7 @@ impl Default for Config {
                 keep_days: 0,
                 key_file: None,
                 origin: None,
+                sinks: Vec::new(),
             },
             state: State {
                 dir: PathBuf::from("state"),
@@ -431,6 +440,7 @@ impl Config {
             ("audit.keep_days", self.audit.keep_days.to_string()),
             ("audit.key_file", show(&self.audit.key())),
             ("audit.origin", self.audit.name()),
+            ("audit.sink", self.audit.sink_names()),
             ("state.dir", show(&self.state.dir)),
             ("state.sessions_max", self.state.sessions_max.to_string()),
             ("state.stored_sessions_max", self.state.stored_sessions_max.to_string()),

@@ -54,6 +54,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
             "keep_days",
             "key_file",
             "origin",
+            "sink",
         ],
     ),
     (

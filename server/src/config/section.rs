@@ -13,7 +13,7 @@ use super::Fault;
 use super::read::{Located, choose, nearest};
 use crate::ssf::address::Address;
 
-/// One table below `[ssf]`.
+/// One table below a section.
 pub(super) struct Section<'s, 'i> {
     pub(super) faults: &'s mut Vec<Fault>,
     pub(super) path: String,
@@ -102,6 +102,11 @@ impl<'s, 'i> Section<'s, 'i> {
         };
         let wanted = format!("a number from {} to {}; the default is {default}", range.start(), range.end());
         self.get(key, &wanted, read).map_or(default, |found| found.value)
+    }
+
+    pub(super) fn flag(&mut self, key: &str, default: bool) -> bool {
+        let read = |value: &DeValue<'_>| value.as_bool();
+        self.get(key, "true or false", read).map_or(default, |found| found.value)
     }
 
     pub(super) fn word<T: Copy>(&mut self, key: &str, default: T, words: &[(&str, T)]) -> T {

@@ -14,6 +14,7 @@ mod histogram;
 mod holds;
 mod reviews;
 mod shadow;
+mod sinks;
 mod ssf;
 mod transmit;
 
@@ -27,6 +28,7 @@ pub use dry_runs::DryRuns;
 pub use holds::{Forgets, HoldMetrics, Pushed};
 pub use reviews::ReviewMetrics;
 pub use shadow::ShadowMetrics;
+pub use sinks::SinkMetrics;
 pub use ssf::ReceiverMetrics;
 pub use transmit::{Dropped, TransmitMetrics};
 
@@ -156,6 +158,15 @@ impl Metrics {
         match &self.recorder {
             Some(recorder) => metrics::with_local_recorder(recorder, || ReceiverMetrics::register(name)),
             None => ReceiverMetrics::register(name),
+        }
+    }
+
+    /// Makes the handles of a sink.
+    #[must_use]
+    pub fn sink(&self, name: &str) -> SinkMetrics {
+        match &self.recorder {
+            Some(recorder) => metrics::with_local_recorder(recorder, || SinkMetrics::register(name)),
+            None => SinkMetrics::register(name),
         }
     }
 
@@ -305,6 +316,7 @@ fn describe() {
     HoldMetrics::describe();
     CounterMetrics::describe();
     TransmitMetrics::describe();
+    SinkMetrics::describe();
 }
 
 #[cfg(test)]

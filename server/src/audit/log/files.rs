@@ -6,6 +6,7 @@
 //! 00000000000000000001.log.zst    the same, packed once the segment is closed
 //! tree/0, tree/1, …               hashes of the Merkle tree: of the records, of 256 records, of 65,536, …
 //! checkpoint                      size and root of the tree, signed (C2SP tlog-checkpoint)
+//! sinks/NAME.json, NAME.dead.jsonl where a sink is in the log, and what it refused
 //! closed                          size of the log when it was last closed in order; gone while it is open
 //! ```
 
@@ -21,6 +22,9 @@ pub(super) const TREE: &str = "tree";
 pub(in crate::audit) const CHECKPOINT: &str = "checkpoint";
 /// Name of the mark that the log was closed in order.
 pub(super) const CLOSED: &str = "closed";
+
+/// Name of the directory of sinks.
+const SINKS: &str = "sinks";
 
 const STORED: &str = ".log";
 const PACKED: &str = ".log.zst";
@@ -77,8 +81,13 @@ fn look(dir: &Path) -> io::Result<Vec<Name>> {
     Ok(names)
 }
 
+/// Where sinks keep their places and dead letters.
+pub(in crate::audit) fn of_sinks(dir: &Path) -> PathBuf {
+    dir.join(SINKS)
+}
+
 /// Writes a file that is there whole or not at all.
-pub(super) fn replace(path: &Path, bytes: &[u8], is_durable: bool) -> io::Result<()> {
+pub(in crate::audit) fn replace(path: &Path, bytes: &[u8], is_durable: bool) -> io::Result<()> {
     let unfinished = unfinished(path);
     let mut file = File::create(&unfinished)?;
     io::Write::write_all(&mut file, bytes)?;

@@ -36,7 +36,7 @@ pub use block::BadBlock;
 pub(super) use block::RECORD_BYTES_MAX;
 pub use cursor::BadRead;
 pub(super) use cursor::Cursor;
-pub(super) use files::CHECKPOINT;
+pub(super) use files::{CHECKPOINT, of_sinks as files_of_sinks, replace};
 pub(super) use pack::pack;
 pub use retain::Keep;
 pub(super) use retain::{kept_from, let_go};
@@ -215,7 +215,7 @@ impl Log {
         let checkpoint = Checkpoint { origin, size, root: self.tree.root(), extensions: Vec::new() };
         let note = checkpoint.sign(&self.signer);
         let path = self.dir.join(CHECKPOINT);
-        let written = files::replace(&path, note.as_bytes(), true);
+        let written = replace(&path, note.as_bytes(), true);
         written.map_err(|error| {
             io::Error::new(error.kind(), format!("cannot write `{}`: {error}", path.display()))
         })?;
@@ -228,7 +228,7 @@ impl Log {
         self.sync()?;
         self.tree.sync()?;
         self.sign()?;
-        files::replace(&self.dir.join(files::CLOSED), self.tree.size().to_string().as_bytes(), true)
+        replace(&self.dir.join(files::CLOSED), self.tree.size().to_string().as_bytes(), true)
     }
 
     /// First record of a segment that is closed and waits to be packed, each once.
@@ -349,10 +349,9 @@ fn agrees(dir: &Path, checkpoint: &Checkpoint, size: u64) -> Result<(), BadLog> 
     }
 }
 
-/// First records of the segments in a directory.
-#[cfg(test)]
-pub(super) fn firsts(dir: &Path) -> Vec<u64> {
-    files::segments(dir).unwrap_or_default().into_iter().map(|name| name.first).collect()
+/// First records of the segments in a directory, in order.
+pub(super) fn firsts(dir: &Path) -> io::Result<Vec<u64>> {
+    Ok(files::segments(dir)?.into_iter().map(|name| name.first).collect())
 }
 
 fn checkpoint(dir: &Path, signer: &Signer) -> Result<Option<Checkpoint>, BadLog> {

@@ -171,7 +171,7 @@ fn on_disk(dir: &Path) -> Vec<v1::Record> {
 
 /// First records of the segments in a directory.
 fn segments(dir: &Path) -> Vec<u64> {
-    super::log::firsts(dir)
+    super::log::firsts(dir).unwrap()
 }
 
 /// Waits for the writer's thread; fails after ten seconds or more.

@@ -176,7 +176,7 @@ async fn matching(filter: v1::RecordFilter) -> Vec<u64> {
         audit.reserve().unwrap().fill_entry(2_000, body);
     }
     let service = AuditStreams::new(Arc::clone(&audit), Shutdown::new());
-    let request = v1::StreamRecordsRequest { from_sequence: 1, filter: Some(filter) };
+    let request = v1::StreamRecordsRequest { from_sequence: 1, filter: Some(filter), from_time: None };
     let stream = service.stream(Request::new(request)).await.unwrap().into_inner();
     audit.close().unwrap();
     stream
@@ -212,7 +212,7 @@ async fn the_stream_sends_past_and_new_records_as_the_wire_has_them() {
     let audit = Arc::new(open(&config(dir.path(), 32, WhenFull::Deny)));
     put(&audit, 10);
     let service = AuditStreams::new(Arc::clone(&audit), Shutdown::new());
-    let request = v1::StreamRecordsRequest { from_sequence: 1, filter: None };
+    let request = v1::StreamRecordsRequest { from_sequence: 1, filter: None, from_time: None };
     let mut stream = service.stream(Request::new(request)).await.unwrap().into_inner();
     for (sequence, number) in [(1, "10"), (2, "20")] {
         let message = stream.next().await.unwrap().unwrap();
@@ -228,7 +228,9 @@ async fn the_stream_refuses_what_it_cannot_serve_with_a_fitting_status() {
     let dir = tempdir().unwrap();
     let audit = Arc::new(open(&config(dir.path(), 32, WhenFull::Deny)));
     let service = AuditStreams::new(audit, Shutdown::new());
-    let ask = |filter| Request::new(v1::StreamRecordsRequest { from_sequence: 0, filter: Some(filter) });
+    let ask = |filter| {
+        Request::new(v1::StreamRecordsRequest { from_sequence: 0, filter: Some(filter), from_time: None })
+    };
     for bad in [
         v1::RecordFilter { decisions: vec![0], ..Default::default() },
         v1::RecordFilter { decisions: vec![99], ..Default::default() },
@@ -254,7 +256,7 @@ async fn a_stream_from_a_record_that_is_gone_is_out_of_range() {
     wait_until("all are written", || audit.stats().last_sequence == 200);
     fs::remove_file(dir.path().join("00000000000000000001.log")).unwrap();
     let service = AuditStreams::new(audit, Shutdown::new());
-    let request = Request::new(v1::StreamRecordsRequest { from_sequence: 1, filter: None });
+    let request = Request::new(v1::StreamRecordsRequest { from_sequence: 1, filter: None, from_time: None });
     let mut stream = service.stream(request).await.unwrap().into_inner();
     assert_eq!(stream.next().await.unwrap().unwrap_err().code(), Code::OutOfRange);
     assert!(stream.next().await.is_none(), "an error ends the stream");

@@ -53,6 +53,9 @@ pub(in crate::cli) struct TailArgs {
     /// Begin with this record instead of with what happens from now on.
     #[arg(long, value_name = "SEQUENCE", default_value_t = 0)]
     from: u64,
+    /// Begin with the first record of this time instead.
+    #[arg(long, value_name = "TIME", conflicts_with = "from")]
+    since: Option<Timestamp>,
     #[command(flatten)]
     wanted: Wanted,
     /// How records are printed: a line of text, or one of JSON, for each.
@@ -81,6 +84,9 @@ struct Wanted {
     /// Only the decision with this id.
     #[arg(long, value_name = "ID")]
     id: Option<String>,
+    /// Only decisions of this severity, as `@severity` of their policy says; again for another.
+    #[arg(long, value_name = "WORD")]
+    severity: Vec<String>,
     /// Only what changed: no decisions but those that a hold was told because something changed.
     #[arg(long)]
     changes: bool,
@@ -116,6 +122,8 @@ impl Wanted {
             door: self.door.as_deref().map(Into::into),
             kinds: Vec::new(),
             changes: self.changes,
+            severities: self.severity.iter().map(Into::into).collect(),
+            since_ms: None,
         }
     }
 
@@ -165,7 +173,7 @@ pub(super) fn run(args: &QueryArgs) -> ExitCode {
 
 pub(super) fn tail(args: &TailArgs) -> ExitCode {
     node::run(args.format, async {
-        let Filter { decisions, principal, action, door, changes, .. } = args.wanted.filter();
+        let Filter { decisions, principal, action, door, changes, severities, .. } = args.wanted.filter();
         let filter = v1::RecordFilter {
             decisions: decisions.into_iter().map(Into::into).collect(),
             principal,
@@ -173,8 +181,13 @@ pub(super) fn tail(args: &TailArgs) -> ExitCode {
             door: door.unwrap_or_default().into(),
             kinds: Vec::new(),
             changes,
+            severities: severities.into_iter().map(Into::into).collect(),
         };
-        let mut records = args.node.connect().await?.audit_from(args.from, Some(filter)).await?;
+        let mut client = args.node.connect().await?;
+        let mut records = match args.since {
+            Some(since) => client.audit_since(since.into(), Some(filter)).await?,
+            None => client.audit_from(args.from, Some(filter)).await?,
+        };
         let mut printer = Printer::new(args.format);
         loop {
             let batch = tokio::select! {

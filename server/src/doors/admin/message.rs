@@ -7,6 +7,7 @@ use cardea_proto::v1;
 use smol_str::SmolStr;
 
 use super::count;
+use crate::audit::sinks::SinkStats;
 use crate::bundle_admin::{Kept, SourceHealth};
 use crate::doors::wire;
 use crate::limits;
@@ -22,6 +23,18 @@ pub(super) fn revision(kept: &Kept, state: v1::RevisionState) -> v1::Revision {
         signed_by: texts(&kept.signed_by),
         activated_at: kept.activated_ms.map(wire::timestamp),
         expires_at: kept.expires_ms.map(wire::timestamp),
+    }
+}
+
+pub(super) fn sink(stats: SinkStats) -> v1::SinkStatus {
+    v1::SinkStatus {
+        name: stats.name.to_string(),
+        r#type: stats.kind.to_owned(),
+        next_sequence: stats.next_sequence,
+        delivered: stats.delivered,
+        dead_letters: stats.dead,
+        missed: stats.missed,
+        fault: stats.fault.unwrap_or_default(),
     }
 }
 

@@ -197,6 +197,7 @@ impl AdminService for AdminDoor {
                 vkey: audit.verifier().to_string(),
                 loss_window_ms: millis(audit.windows().kill),
                 crash_window_ms: millis(audit.windows().crash),
+                sinks: audit.sinks().map(|sink| message::sink(sink.stats())).collect(),
             }),
         }))
     }
