@@ -3,7 +3,8 @@
 //! Its jars are those that `tests/run` copies to `target/kafka`. Promises: what it acknowledged is there after
 //! [`Broker::stop`] and [`Broker::start_again`], and its address stays; a topic exists only after
 //! [`Broker::create_topic`].
-//! Limits: a heap of 256 MB. A first start takes 3 s on an idle machine, one after [`Broker::stop`] 5 s. It reads records back uncompressed only: the client is built without codecs.
+//! Limits: a heap of 256 MB. A first start takes 3 s on an idle machine, one after [`Broker::stop`] 5 s. It reads records
+//! back uncompressed only: the client is built without codecs.
 //! Never does: TLS, passwords, more than one replica.
 
 use std::collections::BTreeMap;
