@@ -227,6 +227,39 @@ fn build_cardea(program: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Runs a script with input in the Python that `tests/run` installs packages for; gives what it printed.
+///
+/// # Errors
+/// If there is no such Python, or the script fails.
+pub fn python(script: &str, input: &str) -> Result<String> {
+    use std::io::Write as _;
+
+    let program = target_dir()?.join("venv/bin/python");
+    if !program.exists() {
+        bail!("there is no {}: run tests/run, which installs it", program.display());
+    }
+    let mut child = Command::new(&program)
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    let input = input.to_owned();
+    // From another thread, so that a script that prints early cannot stand still.
+    let fed = thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output()?;
+    let fed = fed.join();
+    if !output.status.success() {
+        bail!(
+            "a script failed; does `tests/run` install what it imports?\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    fed.map_err(|_| anyhow::anyhow!("the input could not be given"))??;
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 /// Runs `cardea` with arguments and input to its end.
 ///
 /// # Errors

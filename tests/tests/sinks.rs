@@ -9,8 +9,15 @@ use cardea_tests::attempts::attempt;
 use cardea_tests::cardea::{Cardea, Options};
 use cardea_tests::clients::Clients;
 use cardea_tests::collector::{Collector, Mood};
+use cardea_tests::kafka::Broker;
+use cardea_tests::nats::NatsServer;
+use cardea_tests::process::python;
 use cardea_tests::wait;
 use http::StatusCode;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
+use prost::Message as _;
 use serde_json::Value;
 
 /// A decision that waits for nothing is made within this, whatever sinks do.
@@ -263,4 +270,187 @@ async fn a_sink_gets_only_what_its_filter_lets_through_and_from_when_it_was_set_
         Ok((sink(&mut clients).await?.next_sequence == last + 1).then_some(()))
     })
     .await
+}
+
+/// Records of a queue as lines, with the ids that they came under.
+fn of_queue(records: impl IntoIterator<Item = (Option<String>, Vec<u8>)>) -> Result<Vec<Value>> {
+    let lines = records.into_iter().map(|(id, body)| {
+        let line: Value = serde_json::from_slice(&body)?;
+        let id = id.context("no id")?;
+        ensure!(id.ends_with(&format!("/{}", sequence(&line))), "{id}: {line}");
+        Ok(line)
+    });
+    lines.collect()
+}
+
+#[tokio::test]
+async fn a_nats_server_that_is_killed_fifty_times_has_every_record_once_and_in_order() -> Result<()> {
+    let mut server = NatsServer::start().await?;
+    server.create_stream("audit", &["cardea.>"]).await?;
+    let config = format!("[audit.sink.nats]\ntype = \"nats\"\nurl = \"nats://{}\"\n", server.address());
+    let cardea = Cardea::start_with(Options::default().config(config)).await?;
+    let mut clients = cardea.clients()?;
+    let mut told = BTreeSet::new();
+    for _ in 0..50 {
+        told.extend(ask(&mut clients, 5).await?);
+        // Some die while something is on its way to them, some while nothing is.
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(..80))).await;
+        server.stop()?;
+        told.extend(ask(&mut clients, 5).await?);
+        server.start_again().await?;
+    }
+    let lines = wait::until("the stream to have everything", async || {
+        let messages = server.messages("audit").await?;
+        let lines =
+            of_queue(messages.into_iter().map(|one| (one.headers.get("Nats-Msg-Id").cloned(), one.payload)))?;
+        Ok(told.is_subset(&decision_ids(&lines)).then_some(lines))
+    })
+    .await?;
+    ensure!(told.len() == 500, "{} were asked", told.len());
+    let sequences: Vec<u64> = lines.iter().map(sequence).collect();
+    // The server drops repetitions by their ids.
+    ensure!(sequences == (1..=sequences.len() as u64).collect::<Vec<_>>(), "{sequences:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_record_that_no_stream_takes_waits_for_one_and_says_so() -> Result<()> {
+    let server = NatsServer::start().await?;
+    let config = format!("[audit.sink.nats]\ntype = \"nats\"\nurl = \"nats://{}\"\n", server.address());
+    let cardea = Cardea::start_with(Options::default().config(config)).await?;
+    let mut clients = cardea.clients()?;
+    let told = ask(&mut clients, 3).await?;
+    let fault = wait::until("Status to tell", async || {
+        Ok(Some(sink(&mut clients).await?.fault).filter(|fault| !fault.is_empty()))
+    });
+    let fault = fault.await?;
+    ensure!(fault.contains("no stream takes the subject `cardea.audit`"), "{fault}");
+    server.create_stream("audit", &["cardea.audit"]).await?;
+    wait::until("the stream to have everything", async || {
+        let messages = server.messages("audit").await?;
+        let lines =
+            of_queue(messages.into_iter().map(|one| (one.headers.get("Nats-Msg-Id").cloned(), one.payload)))?;
+        Ok(told.is_subset(&decision_ids(&lines)).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_kafka_broker_that_is_killed_has_every_record_in_order_in_one_partition() -> Result<()> {
+    let mut broker = Broker::start().await?;
+    broker.create_topic("audit", 4).await?;
+    let config = format!(
+        "[audit.sink.kafka]\ntype = \"kafka\"\nbrokers = [\"{}\"]\ntopic = \"audit\"\ntls = false\nformat = \"cloudevents\"\n",
+        broker.address()
+    );
+    let cardea = Cardea::start_with(Options::default().config(config)).await?;
+    let mut clients = cardea.clients()?;
+    let mut told = BTreeSet::new();
+    for _ in 0..2 {
+        told.extend(ask(&mut clients, 100).await?);
+        broker.stop()?;
+        told.extend(ask(&mut clients, 100).await?);
+        broker.start_again().await?;
+    }
+    let lines = wait::until("the topic to have everything", async || {
+        let records = broker.records("audit").await?;
+        let partitions: BTreeSet<i32> = records.iter().map(|record| record.partition).collect();
+        ensure!(partitions.len() <= 1, "{partitions:?}");
+        let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
+        let events = records.into_iter().map(|record| {
+            let event: Value = serde_json::from_slice(&record.value)?;
+            let id = record.headers.get("id").map(text).unwrap_or_default();
+            let source = event["source"].as_str().unwrap_or_default().trim_start_matches('/');
+            ensure!(id == format!("{source}/{}", event["id"].as_str().unwrap_or_default()), "{id}: {event}");
+            ensure!(record.key.as_ref().map(text).as_deref() == Some(source), "{event}");
+            Ok(event["data"].clone())
+        });
+        let lines = events.collect::<Result<Vec<_>>>()?;
+        Ok(told.is_subset(&decision_ids(&lines)).then_some(lines))
+    })
+    .await?;
+    let all = first_times(&lines);
+    ensure!(all == (1..=all.len() as u64).collect::<Vec<_>>(), "{all:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_collector_of_open_telemetry_gets_log_records() -> Result<()> {
+    let collector = Collector::start()?;
+    let config =
+        format!("[audit.sink.otel]\ntype = \"otlp\"\nurl = \"http://{}/v1/logs\"\n", collector.address);
+    let cardea = Cardea::start_with(Options::default().config(config)).await?;
+    let told = ask(&mut cardea.clients()?, 30).await?;
+    let logs = || -> Result<Vec<LogRecord>> {
+        let bodies = collector.taken().bodies.clone();
+        let exports = bodies.iter().map(|body| Ok(ExportLogsServiceRequest::decode(body.as_slice())?));
+        let exports = exports.collect::<Result<Vec<_>>>()?;
+        let scopes = exports.into_iter().flat_map(|export| export.resource_logs).flat_map(|of| of.scope_logs);
+        Ok(scopes.flat_map(|scope| scope.log_records).collect())
+    };
+    let lines = caught_up(&told, || {
+        let bodies = logs()?.into_iter().map(|log| match log.body.and_then(|body| body.value) {
+            Some(any_value::Value::StringValue(text)) => Ok(serde_json::from_str(&text)?),
+            other => anyhow::bail!("{other:?}"),
+        });
+        bodies.collect()
+    })
+    .await?;
+    let logs = logs()?;
+    let at = lines.iter().position(|line| line["decision"].is_object()).context("no decision")?;
+    let uid = logs[at].attributes.iter().find(|one| one.key == "log.record.uid").context("no uid")?;
+    ensure!(format!("{uid:?}").contains(&format!("/{}\"", sequence(&lines[at]))), "{uid:?}");
+    ensure!(logs[at].event_name == "cardea.decision" && logs[at].time_unix_nano > 0, "{:?}", logs[at]);
+    ensure!(collector.taken().heads[0]["content-type"] == "application/x-protobuf");
+    Ok(())
+}
+
+/// Validates events by the published schema of OCSF 1.8.0, with the class and the profiles that they name.
+const OCSF: &str = r#"
+import json, sys
+from jsonschema import Draft202012Validator
+from ocsf_json_schema import get_ocsf_schema, OcsfJsonSchemaEmbedded
+schema = OcsfJsonSchemaEmbedded(get_ocsf_schema(version="1.8.0"))
+validators, faults = {}, []
+for line in sys.stdin:
+    event = json.loads(line)
+    key = (event["class_uid"], tuple(event["metadata"].get("profiles", [])))
+    if key not in validators:
+        name = schema.lookup_class_name_from_uid(class_uid=key[0])
+        validators[key] = Draft202012Validator(schema.get_class_schema(class_name=name, profiles=list(key[1])))
+    for fault in validators[key].iter_errors(event):
+        faults.append(f"{event['metadata']['event_code']}: {'/'.join(map(str, fault.path))}: {fault.message[:200]}")
+print(json.dumps({"classes": sorted({key[0] for key in validators}), "faults": sorted(set(faults))}))
+"#;
+
+#[tokio::test]
+async fn events_of_ocsf_are_valid_by_its_published_schema() -> Result<()> {
+    let collector = Collector::start()?;
+    let cardea =
+        Cardea::start_with(Options::default().config(to_http(&collector, "format = \"ocsf\"\n"))).await?;
+    let mut clients = cardea.clients()?;
+    clients.open_session("s1", "Agent::biller").await?;
+    ask(&mut clients, 3).await?;
+    clients.decide(attempt("Agent::biller", "read", "Table::orders", "s1")?).await?;
+    clients.decide(attempt("Agent::stranger", "read", "Table::orders", "")?).await?;
+    clients.report_risk("Agent::biller", 40).await?;
+    clients.end_session("s1").await?;
+    let last = clients.decide(attempt("Agent::biller", "read", "Table::orders", "s1")?).await?;
+    let lines = wait::until("the last decision to come", async || {
+        let lines = collector.lines()?;
+        let is_there =
+            |line: &Value| line["unmapped"]["record"]["decision"]["decision_id"] == last.decision_id;
+        Ok(lines.iter().any(is_there).then_some(lines))
+    })
+    .await?;
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let outcome: Value = serde_json::from_str(&python(OCSF, &text)?)?;
+    ensure!(outcome == serde_json::json!({"classes": [0, 6003], "faults": []}), "{outcome:#}");
+    let denied =
+        lines.iter().find(|line| line["actor"]["app_uid"] == "Agent::\"stranger\"").context("no denial")?;
+    ensure!(
+        denied["action_id"] == 2 && denied["disposition_id"] == 2 && denied["status_id"] == 1,
+        "{denied:#}"
+    );
+    Ok(())
 }

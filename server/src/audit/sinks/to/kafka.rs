@@ -2,6 +2,8 @@
 //!
 //! All records of a node go to one partition, one batch at a time, acknowledged by all in-sync replicas: so they keep their order. The
 //! client takes no part in Kafka's own detection of repetitions; the header `id` names the record.
+//! Batches are not compressed: a small request would wait for the acknowledgement of its own first part (the client has no `TCP_NODELAY`), and
+//! a topic can be compressed by its broker.
 //! Limits: [`limits::SINK_TIMEOUT`] for a batch. Never does: making topics.
 
 use std::sync::Arc;
@@ -101,7 +103,7 @@ impl Connected {
     pub(super) async fn send(&self, batch: &[Event]) -> Result<(), Failed> {
         let records = batch.iter().map(|event| self.record(event)).collect();
         let produced =
-            timeout(limits::SINK_TIMEOUT, self.partition.produce(records, Compression::Gzip)).await;
+            timeout(limits::SINK_TIMEOUT, self.partition.produce(records, Compression::NoCompression)).await;
         match produced {
             Ok(Ok(_offsets)) => Ok(()),
             Ok(Err(Error::ServerError {
