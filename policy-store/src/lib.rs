@@ -16,6 +16,7 @@ pub mod keys;
 pub mod lint;
 pub mod load;
 pub mod manifest;
+pub mod masks;
 pub mod observing;
 pub mod pack;
 pub mod responses;

@@ -28,6 +28,7 @@ use crate::digest::Digest;
 use crate::engine;
 use crate::fault::{Fault, Faults, SourceText};
 use crate::lint::rules;
+use crate::masks;
 use crate::routes::RouteTable;
 use crate::settings::Settings;
 use crate::snapshot::{Parts, Snapshot};
@@ -116,6 +117,9 @@ pub(crate) fn parse(files: &Files, parsing: Parsing) -> Parsed<'_> {
     let schema = schema(files, &mut faults);
     if let Some(settings) = &mut settings {
         settings.behavior.annotated = classes::annotated(files, &mut faults);
+    }
+    if let (Some(settings), Some(schema)) = (&settings, &schema) {
+        faults.extend(masks::unknown(&settings.audit, schema));
     }
     let mut warnings = Vec::new();
     // Entities and policies need nothing of each other, and each takes about half of the time.

@@ -13,6 +13,7 @@ use crate::engine;
 use crate::fault::Fault;
 use crate::fragment::RISK_KINDS;
 use crate::lint::{nearest, rules};
+use crate::masks::Masks;
 use crate::settings::Settings;
 
 /// Most labels that a bundle can declare.
@@ -114,6 +115,8 @@ pub struct Declared {
     pub labels: Box<[(SmolStr, Label)]>,
     /// Responses.
     pub responses: Box<[(SmolStr, Response)]>,
+    /// What records do not tell.
+    pub masks: Masks,
     /// Whether any policy sets a label or has a response carried out.
     pub acts: bool,
 }
@@ -125,6 +128,7 @@ impl Declared {
         Self {
             labels: settings.labels.clone().into_iter().collect(),
             responses: settings.responses.clone().into_iter().collect(),
+            masks: Masks::of(&settings.audit),
             acts: false,
         }
     }

@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 use crate::approvals::BehaviorSettings;
 use crate::counters::{COUNTERS_MAX, CounterSettings};
 use crate::engine::Uid;
+use crate::masks::{self, AuditSettings};
 use crate::responses::{self, Label, Response};
 
 /// Half-life of a risk signal that names none, in seconds.
@@ -52,6 +53,9 @@ pub struct Settings {
     /// How behaviour is read and judged.
     #[serde(default)]
     pub behavior: BehaviorSettings,
+    /// What records tell.
+    #[serde(default)]
+    pub audit: AuditSettings,
     /// What is counted, by the name that policies read.
     #[serde(default)]
     pub counters: BTreeMap<SmolStr, CounterSettings>,
@@ -324,6 +328,7 @@ impl Settings {
             obligations: BTreeMap::new(),
             labels: BTreeMap::new(),
             responses: BTreeMap::new(),
+            audit: AuditSettings::default(),
         }
     }
 
@@ -347,6 +352,7 @@ impl Settings {
         faults.extend(self.signals.faults());
         faults.extend(self.lease.faults());
         faults.extend(self.behavior.faults());
+        faults.extend(masks::faults(&self.audit));
         faults.extend(responses::faults(&self.labels, &self.responses));
         if self.counters.len() > COUNTERS_MAX {
             faults.push((

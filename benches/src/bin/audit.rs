@@ -12,6 +12,7 @@ use cardea_benches::inside::{judge, pipeline};
 use cardea_benches::mono;
 use cardea_client::v1::{self, record::Entry};
 use cardea_core::verdict::Decision;
+use cardea_server::audit::mask::Masker;
 use cardea_server::audit::stored::Stored;
 use cardea_server::audit::{Audit, AuditConfig, IntoEntry, WhenFull, verify};
 use clap::Parser;
@@ -46,7 +47,7 @@ enum Args {
 struct Like(Arc<v1::DecisionRecord>);
 
 impl IntoEntry for Like {
-    fn into_entry(self: Box<Self>) -> Entry {
+    fn into_entry(self: Box<Self>, _masker: &mut Masker) -> Entry {
         Entry::Decision((*self.0).clone())
     }
 }

@@ -18,6 +18,8 @@
 /// The key that signs checkpoints.
 pub mod key;
 mod log;
+/// What records do not tell.
+pub mod mask;
 /// Proofs that a record is in the log.
 pub mod prove;
 /// The log as static files.
@@ -26,6 +28,8 @@ mod queue;
 mod reader;
 /// The records themselves.
 pub mod record;
+/// Pseudonyms, and their end.
+pub mod salts;
 mod service;
 /// What the log is sent to.
 pub mod sinks;
@@ -43,6 +47,7 @@ use std::{
     time::Duration,
 };
 
+use cardea_policy_store::masks::Masks;
 use cardea_proto::v1::{self, gap_record::Cause, record::Entry};
 use cardea_tlog::VerifierKey;
 use crossbeam_channel::Receiver;
@@ -298,6 +303,11 @@ impl Audit {
     #[must_use]
     pub fn first_sequence(&self) -> u64 {
         log::firsts(&self.dir).ok().and_then(|firsts| firsts.first().copied()).unwrap_or(1)
+    }
+
+    /// Hides this in the records of all that happens from now on; decisions are masked by the bundle that judged them.
+    pub fn hide(&self, masks: &Masks) {
+        self.queue.set_masks(Arc::new(masks.clone()));
     }
 
     /// Lets Status tell of sinks; once.

@@ -8,13 +8,15 @@
 
 use std::{
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::Thread,
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
+use cardea_policy_store::masks::Masks;
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -43,6 +45,8 @@ pub(super) struct Queue {
     ended: AtomicBool,
     writer: OnceLock<Thread>,
     fault: Mutex<Option<String>>,
+    /// What records do not tell.
+    masks: ArcSwap<Masks>,
 }
 
 /// A filled place.
@@ -122,6 +126,7 @@ impl Queue {
             ended: AtomicBool::new(false),
             writer: OnceLock::new(),
             fault: Mutex::new(None),
+            masks: ArcSwap::default(),
         }
     }
 
@@ -230,6 +235,14 @@ impl Queue {
 
     pub(super) fn lost(&self) -> u64 {
         self.lost.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_masks(&self, masks: Arc<Masks>) {
+        self.masks.store(masks);
+    }
+
+    pub(super) fn masks(&self) -> Arc<Masks> {
+        self.masks.load_full()
     }
 
     pub(super) fn set_fault(&self, fault: Option<String>) {

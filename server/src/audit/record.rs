@@ -2,12 +2,13 @@
 //!
 //! Owns: the bounds. At most `VALUE_DEPTH_MAX` levels of nesting in a value, at most `RECORD_BYTES_MAX` bytes; what does not fit is left out by
 //! whole fields, and the record names them.
-//! Never does: masking, and reading the clock (times come with the entry).
+//! Never does: reading the clock (times come with the entry).
 
 use cardea_proto::v1::{self, record::Entry, value::Kind};
 use prost::Message as _;
 
 use super::log::RECORD_BYTES_MAX;
+use super::mask::Masker;
 
 /// Deepest nesting of a value, in levels. Each level is up to three of protobuf, whose readers stop at 100: a record that is written
 /// must be readable again.
@@ -15,12 +16,13 @@ pub const VALUE_DEPTH_MAX: usize = 24;
 
 /// What an entry of the audit queue is turned into, on the writer's thread, away from the hot path.
 pub trait IntoEntry: Send {
-    /// Does all the formatting that the record needs.
-    fn into_entry(self: Box<Self>) -> Entry;
+    /// Does all the formatting that the record needs, and hides what it must not tell.
+    fn into_entry(self: Box<Self>, masker: &mut Masker) -> Entry;
 }
 
 impl IntoEntry for Entry {
-    fn into_entry(self: Box<Self>) -> Entry {
+    fn into_entry(mut self: Box<Self>, masker: &mut Masker) -> Entry {
+        masker.hide(&mut self);
         *self
     }
 }

@@ -15,8 +15,10 @@ use tokio::sync::{oneshot, watch};
 use super::{
     AuditConfig, WallClock, Written,
     log::{Batch, Log},
+    mask::Masker,
     queue::Queue,
     record::{self, gap, timestamp},
+    salts::Salts,
 };
 
 /// Most bytes of one write, give or take one record; bounds what the writer holds in memory.
@@ -100,6 +102,7 @@ pub(super) struct Writer<D> {
     places: usize,
     /// The record in hand, encoded.
     encoded: Vec<u8>,
+    masker: Masker,
     /// Who waits until the batch is on the disk.
     waiting: Vec<oneshot::Sender<()>>,
     /// Segments for whoever packs them.
@@ -164,6 +167,7 @@ impl<D: Disk> Writer<D> {
             batch: Batch::new(next_sequence),
             places: 0,
             encoded: Vec::new(),
+            masker: Masker::new(Salts::path(&config.dir)),
             waiting: Vec::new(),
             unpacked,
             syncs: Due::every(config.sync_interval, config.flush_interval),
@@ -223,7 +227,9 @@ impl<D: Disk> Writer<D> {
                 self.popped += 1;
                 self.places += 1;
                 self.waiting.extend(filled.waits);
-                self.add(filled.time_ms, filled.entry.into_entry());
+                self.masker.begin(&self.queue.masks(), filled.time_ms);
+                let entry = filled.entry.into_entry(&mut self.masker);
+                self.add(filled.time_ms, entry);
             } else {
                 return;
             }

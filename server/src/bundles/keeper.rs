@@ -355,9 +355,14 @@ impl Keeper {
         // Told before it serves: whoever sees the revision sees who signed it, and until when it serves.
         let before = self.tell_in_force(&kept, &snapshot, now);
         self.pipeline.state().counters().install(&snapshot, now);
+        // Before anything is judged by it.
+        self.pipeline.audit().hide(&snapshot.declared().masks);
         match self.pipeline.policy().activate(Arc::clone(&snapshot)) {
             Ok(retired) => self.retired.extend(retired),
             Err(lower) => {
+                if let Some(snapshot) = self.pipeline.policy().snapshot() {
+                    self.pipeline.audit().hide(&snapshot.declared().masks);
+                }
                 self.bundles.note(|health| {
                     let source = std::mem::take(&mut health.source);
                     *health = Health { source, ..before };

@@ -82,6 +82,7 @@ fn human(replayed: &Replayed) {
         (replayed.from_evidence, "judged again from their evidence alone"),
         (replayed.reproduced, "of this very bundle, as they were"),
         (replayed.not_reproducible, "of this very bundle, OTHERWISE"),
+        (replayed.masked, "of this very bundle, otherwise since their records hide something"),
         (replayed.before_policy, "denied before policy was asked; not judged again"),
         (
             replayed.with_unknown_facts,

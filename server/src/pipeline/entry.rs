@@ -1,5 +1,6 @@
 //! A decision on its way into the audit: shared pieces on the hot path, a record on the writer's thread.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cardea_core::attempt::Attempt;
@@ -13,6 +14,7 @@ use cardea_core::time::Now;
 use cardea_core::verdict::{Deviated, FactValue, Verdict};
 use cardea_policy_store::engine::{Extension, Plain, Record, Uid, Value};
 use cardea_policy_store::fragment::Group;
+use cardea_policy_store::masks::Masks;
 use cardea_policy_store::snapshot::Snapshot;
 use cardea_proto::v1::value::Kind;
 use cardea_proto::v1::{self, record::Entry};
@@ -21,6 +23,7 @@ use uuid::Uuid;
 
 use super::{Ages, Door};
 use crate::audit::IntoEntry;
+use crate::audit::mask::Masker;
 use crate::audit::record::{duration, timestamp, unix_ms};
 use crate::doors::decision;
 
@@ -72,7 +75,7 @@ pub(super) struct Decided {
 }
 
 impl IntoEntry for Decided {
-    fn into_entry(self: Box<Self>) -> Entry {
+    fn into_entry(self: Box<Self>, masker: &mut Masker) -> Entry {
         let Self { id, door, snapshot, attempt, seen, verdict, state_version, ages, facts, elapsed_ns, hold } =
             *self;
         let replay = facts
@@ -82,6 +85,8 @@ impl IntoEntry for Decided {
         let is_told = hold.is_some();
         let observed = observed(&verdict, attempt.as_ref(), snapshot.as_deref(), is_told);
         let snapshot = snapshot.as_deref();
+        let masks = snapshot.map(|snapshot| &snapshot.declared().masks);
+        let sent = masks.zip(attempt.as_ref()).map(|(masks, attempt)| sent(masks, attempt));
         let names = |policies: &[u32]| -> Vec<String> {
             let policy = |at: &u32| Some(snapshot?.policy(*at)?.id.to_string());
             policies.iter().filter_map(policy).collect()
@@ -96,7 +101,7 @@ impl IntoEntry for Decided {
                 determining_policies: names(&hop.determining),
             });
         let attempt = attempt.as_ref();
-        Entry::Decision(v1::DecisionRecord {
+        let mut record = v1::DecisionRecord {
             decision_id: id.hyphenated().to_string(),
             attempt_id: attempt.map_or(&seen.attempt_id, |attempt| &attempt.id).to_string(),
             door: door.name().to_owned(),
@@ -136,8 +141,17 @@ impl IntoEntry for Decided {
             observed,
             counters: counters(&verdict, snapshot),
             left_out: Vec::new(),
-        })
+            masked: Vec::new(),
+        };
+        masker.hide_decision(masks, &mut record, sent.unwrap_or_default());
+        Entry::Decision(record)
     }
+}
+
+/// What was sent in fields of which something is masked.
+fn sent(masks: &Masks, attempt: &Attempt) -> BTreeMap<String, v1::Value> {
+    let names = masks.request().iter().filter_map(|(path, _)| path.first());
+    names.filter_map(|name| Some((name.to_string(), recorded(&attempt.request.get(name)?)))).collect()
 }
 
 fn responses(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<String> {

@@ -148,6 +148,7 @@ fn decided(record: &v1::Record, decision: &v1::DecisionRecord) -> String {
             format!("{} would have said {word}", would.policy)
         }),
     );
+    section(&mut out, "masked", decision.masked.clone());
     section(&mut out, "left out, since the record would have been too long", decision.left_out.clone());
     out
 }

@@ -1,5 +1,6 @@
 //! `cardea audit`: reading the audit log, and holding it against its signatures.
 
+mod erase;
 mod explain;
 mod key;
 mod prove;
@@ -42,6 +43,14 @@ pub(super) enum AuditCommand {
     ///
     /// Exit code 0: written; 2: could not run.
     Tiles(tiles::TilesArgs),
+    /// Tell the pseudonym that a masked value has in a log, to find what it says of it.
+    ///
+    /// Exit code 0: told; 1: it has none; 2: could not run.
+    Pseudonym(erase::PseudonymArgs),
+    /// Erase what links values to their pseudonyms in a log: nobody can tell any more whom its records are about.
+    ///
+    /// Exit code 0: erased; 1: none had a pseudonym; 2: could not run.
+    Erase(erase::EraseArgs),
     /// Make a key that signs a log, for nodes that shall not make their own.
     ///
     /// Exit code 0: written; 2: could not run.
@@ -56,6 +65,8 @@ pub(super) fn run(command: &AuditCommand) -> ExitCode {
         AuditCommand::Explain(args) => explain::run(args),
         AuditCommand::Tiles(args) => tiles::run(args),
         AuditCommand::Tail(args) => query::tail(args),
+        AuditCommand::Pseudonym(args) => erase::pseudonym(args),
+        AuditCommand::Erase(args) => erase::erase(args),
         AuditCommand::Key(args) => key::run(args),
     }
 }

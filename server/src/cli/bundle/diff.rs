@@ -121,6 +121,7 @@ fn human(report: &Report) {
         ("judged again from their evidence alone", records.from_evidence),
         ("denied before policy was asked; not judged again", records.before_policy),
         ("do not come out again under the old bundle; left out", records.not_reproducible),
+        ("hide something, and do not come out again; left out", records.masked),
     ];
     println!("  {} decisions", records.decisions);
     for (what, count) in counts {

@@ -43,6 +43,9 @@ pub struct Replayed {
     pub before_policy: u64,
     /// Decisions that do not come out again under the old bundle, so they say nothing about the new one.
     pub not_reproducible: u64,
+    /// Decisions of which the record hides something, and that therefore come out otherwise under the bundle that judged them; they say nothing.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub masked: u64,
     /// Decisions of the same bundle that came out again as they were.
     #[serde(skip_serializing_if = "is_zero")]
     pub reproduced: u64,
@@ -112,6 +115,9 @@ impl Replayed {
         let is_by_this = decision.basis.as_ref().is_some_and(|basis| is_by_this(&basis.digest));
         if is_by_this && answer == was {
             self.reproduced += 1;
+        } else if is_by_this && !decision.masked.is_empty() {
+            self.masked += 1;
+            return;
         } else if is_by_this && decision.replay.is_some() {
             self.not_reproducible += 1;
         }
@@ -133,7 +139,11 @@ impl Replayed {
         };
         let (before, _) = recorded.judge(old.snapshot());
         if !recorded.is_told_by(&before) {
-            self.not_reproducible += 1;
+            if decision.masked.is_empty() {
+                self.not_reproducible += 1;
+            } else {
+                self.masked += 1;
+            }
             return;
         }
         match decision.replay {
@@ -228,6 +238,7 @@ impl<'r> Recorded<'r> {
         let computed = |fact: &Fact| fact.group() == Group::Actor;
         let unknown = needs.facts().any(|fact| !self.known.contains(&fact) && !computed(&fact))
             || uncounted
+            || !self.record.masked.is_empty()
             || (needs.reads_any(Group::Request) && self.record.replay.is_none());
         (Answer::of(Got::of(&verdict, snapshot)), unknown)
     }
