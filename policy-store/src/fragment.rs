@@ -3,6 +3,8 @@
 //! Owns the numbering of facts. Limits: at most 64 facts and 32 counters, so that a set of them is one word.
 //! Never holds a value; `cardea-core` supplies those.
 
+use std::sync::LazyLock;
+
 use smol_str::SmolStr;
 
 /// The schema fragment that every bundle is validated with, namespace `Cardea`.
@@ -219,8 +221,12 @@ const _: () = assert!(Fact::ALL.len() <= 64, "a set of facts is one 64-bit word"
 impl Fact {
     /// Path as policy writes it, without `context.`.
     #[must_use]
-    pub fn path(self) -> String {
-        format!("{}.{}", self.group().name(), self.name())
+    #[expect(clippy::as_conversions, reason = "the discriminant of a fieldless enum")]
+    pub fn path(self) -> &'static str {
+        static PATHS: LazyLock<Vec<String>> = LazyLock::new(|| {
+            Fact::ALL.iter().map(|fact| format!("{}.{}", fact.group().name(), fact.name())).collect()
+        });
+        PATHS.get(self as usize).map_or("", String::as_str)
     }
 
     /// The key in the flat record that conditions read. Starts with a control character, which no schema

@@ -187,7 +187,7 @@ async fn recorded(config: &str) -> Result<(Cardea, Vec<PathBuf>)> {
 
 #[tokio::test]
 async fn recorded_decisions_are_judged_again_as_they_were() -> Result<()> {
-    let (cardea, segments) = recorded("[audit]\nreplayable = true\n").await?;
+    let (cardea, segments) = recorded("").await?;
     let new = widened()?;
     let files: Vec<String> = segments.iter().map(|path| path.display().to_string()).collect();
     let mut more = vec!["--format", "json", "--fail-on", "widening", "--records"];
@@ -243,11 +243,11 @@ async fn recorded_decisions_are_judged_again_as_they_were() -> Result<()> {
 
 #[tokio::test]
 async fn records_without_the_request_are_counted_apart_and_nothing_is_dropped() -> Result<()> {
-    let (cardea, _) = recorded("").await?;
+    let (cardea, _) = recorded("[audit]\nreplayable = false\n").await?;
     let audit = cardea.audit_dir().display().to_string();
     let exported =
         run_cardea(&["audit", "query", &audit, "--format", "json"].map(std::ffi::OsStr::new), b"")?;
-    assert!(!exported.stdout.contains("\"replay\""), "replayable is off by default");
+    assert!(!exported.stdout.contains("\"replay\""), "it was switched off");
     let new = widened()?;
     let lines = new.path().join("records.jsonl");
     fs::write(&lines, &exported.stdout)?;

@@ -15,10 +15,7 @@ const SESSION: &str = "session-4711-of-quentin";
 const AGENT: &str = "quentin-the-biller";
 
 fn masked(out: &Path) -> Options {
-    let sink = format!(
-        "[audit]\nreplayable = true\n[audit.sink.archive]\ntype = \"file\"\npath = \"{}\"\n",
-        out.display()
-    );
+    let sink = format!("[audit.sink.archive]\ntype = \"file\"\npath = \"{}\"\n", out.display());
     let mask = "name = \"web\"\n\n[audit.mask]\n\"entity.Agent\" = \"hash\"\n\"request.tenant\" = \"hash\"\n\"request.limit\" = \"remove\"\nsession_id = \"hash\"\n";
     Options::default().config(sink).edit("bundle.toml", "name = \"web\"\n", mask)
 }

@@ -40,6 +40,9 @@ enum Args {
         /// Decisions.
         #[arg(long, default_value_t = 2_000_000)]
         decisions: usize,
+        /// Without what it takes to judge them again.
+        #[arg(long)]
+        brief: bool,
     },
 }
 
@@ -55,7 +58,7 @@ impl IntoEntry for Like {
 fn main() -> ExitCode {
     match Args::parse() {
         Args::Write { rate, seconds, at } => write(rate, seconds, at.as_deref()),
-        Args::Decide { decisions } => decide(decisions),
+        Args::Decide { decisions, brief } => decide(decisions, brief),
     }
 }
 
@@ -143,11 +146,11 @@ fn write(rate: u64, seconds: u64, at: Option<&Path>) -> ExitCode {
     if is_whole && refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn decide(decisions: usize) -> ExitCode {
+fn decide(decisions: usize, brief: bool) -> ExitCode {
     let dir = tempfile::tempdir().unwrap();
     let config =
         AuditConfig { when_full: WhenFull::CountGap, ..AuditConfig::in_dir(dir.path().join("audit")) };
-    let pipeline = pipeline(&config);
+    let pipeline = pipeline(&config).replayable(!brief);
     (0..100).for_each(|at| assert_eq!(judge(&pipeline, at), Decision::Allow));
     let before = threads();
     for at in 0..decisions {

@@ -29,7 +29,12 @@ impl Uid {
     /// The type's full name, as text. Allocates; not for the hot path.
     #[must_use]
     pub fn type_text(&self) -> String {
-        self.0.entity_type().to_string()
+        let name: &ast::InternalName = self.0.entity_type().name().as_ref();
+        // Every record holds some, and most schemas have no namespace.
+        if name.namespace_components().next().is_none() {
+            return AsRef::<str>::as_ref(name.basename()).to_owned();
+        }
+        name.to_string()
     }
 
     /// The type.

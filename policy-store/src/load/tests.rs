@@ -140,7 +140,7 @@ fn every_fact_of_the_fragment_is_numbered_and_the_other_way_round() {
         let crate::shape::Shape::Record(fields) = &field.shape else { panic!("a group is a record") };
         typed.extend(fields.keys().map(|name| format!("{group}.{name}")));
     }
-    let mut numbered: Vec<String> = Fact::ALL.into_iter().map(Fact::path).collect();
+    let mut numbered: Vec<&str> = Fact::ALL.into_iter().map(Fact::path).collect();
     numbered.sort();
     assert_eq!(typed, numbered);
 }

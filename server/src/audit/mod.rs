@@ -57,7 +57,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use log::{Cursor, Found, Log};
-use queue::Queue;
+use queue::{Lost, Queue};
 use writer::{Closed, Disk, Unwritten, Writer};
 
 pub use key::NoKey;
@@ -349,7 +349,7 @@ impl Audit {
         match (self.reserve(), self.when_full) {
             (Ok(place), _) => Ok(Some(place)),
             (Err(Full), WhenFull::CountGap) if !self.queue.is_closed() => {
-                self.count_lost();
+                self.queue.count_lost(Lost::DECISION);
                 Ok(None)
             }
             (Err(Full), WhenFull::Deny | WhenFull::CountGap) => Err(Full),
@@ -362,11 +362,6 @@ impl Audit {
         self.queue.taken() < self.queue.queue_max().div_ceil(2)
     }
 
-    /// Counts one record that goes missing; the writer records the count where the queue was full.
-    pub fn count_lost(&self) {
-        self.queue.count_lost(1);
-    }
-
     /// Records a change that is never held back for want of a place: what finds none is counted as lost, and a gap record
     /// tells. Returns whether it found one.
     pub fn record(&self, time_ms: u64, entry: Entry) -> bool {
@@ -376,7 +371,7 @@ impl Audit {
                 true
             }
             Err(Full) => {
-                self.count_lost();
+                self.queue.count_lost(Lost::CHANGE);
                 false
             }
         }
@@ -401,7 +396,7 @@ impl Audit {
             last_sequence: self.written.borrow().sequence,
             queued: self.queue.taken(),
             queue_max: self.queue.queue_max(),
-            lost: self.queue.lost(),
+            lost: self.queue.lost().all(),
             fault: self.fault(),
         }
     }
@@ -479,6 +474,7 @@ fn left_open(config: &AuditConfig, found: Found) -> Entry {
         cause: Cause::UncleanStop.into(),
         lost_max: config.queue_max as u64,
         since: record.and_then(|record| record.time),
+        ..v1::GapRecord::default()
     })
 }
 

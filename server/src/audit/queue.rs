@@ -40,7 +40,8 @@ pub(super) struct Queue {
     waiting: ArrayQueue<Filled>,
     /// The writer is woken by the place whose number reaches this; `usize::MAX` once that has happened.
     wake_at: AtomicUsize,
-    lost: AtomicU64,
+    lost_decisions: AtomicU64,
+    lost_changes: AtomicU64,
     /// The writer's thread has ended; what is filled from now on is lost.
     ended: AtomicBool,
     writer: OnceLock<Thread>,
@@ -55,6 +56,33 @@ pub(super) struct Filled {
     pub(super) entry: Box<dyn IntoEntry>,
     /// Who waits until it is on the disk.
     pub(super) waits: Option<oneshot::Sender<()>>,
+}
+
+/// Records that are not in the log, by their class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    /// Decisions whose answers went out all the same.
+    pub(super) decisions: u64,
+    /// Everything else.
+    pub(super) changes: u64,
+}
+
+impl Lost {
+    pub(super) const DECISION: Self = Self { decisions: 1, changes: 0 };
+    pub(super) const CHANGE: Self = Self { decisions: 0, changes: 1 };
+
+    pub(super) const fn all(self) -> u64 {
+        self.decisions + self.changes
+    }
+
+    /// What came since.
+    pub(super) const fn since(self, before: Self) -> Self {
+        Self { decisions: self.decisions - before.decisions, changes: self.changes - before.changes }
+    }
+
+    pub(super) const fn and(self, more: Self) -> Self {
+        Self { decisions: self.decisions + more.decisions, changes: self.changes + more.changes }
+    }
 }
 
 /// A record on its way to the disk.
@@ -122,7 +150,8 @@ impl Queue {
             taken: AtomicUsize::new(0),
             waiting: ArrayQueue::new(queue_max),
             wake_at: AtomicUsize::new(usize::MAX),
-            lost: AtomicU64::new(0),
+            lost_decisions: AtomicU64::new(0),
+            lost_changes: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             writer: OnceLock::new(),
             fault: Mutex::new(None),
@@ -142,7 +171,7 @@ impl Queue {
     fn push(&self, filled: Filled, number: usize) {
         if self.waiting.push(filled).is_err() {
             debug_assert!(false, "INVARIANT (a place fits)");
-            self.count_lost(1);
+            self.count_lost(Lost::CHANGE);
             self.release(1);
         }
         let wake_at = self.wake_at.load(Ordering::Relaxed);
@@ -224,17 +253,22 @@ impl Queue {
         }
         if lost > 0 {
             self.release(lost);
-            self.count_lost(lost as u64);
+            // What they were is not looked at any more.
+            self.count_lost(Lost { changes: lost as u64, ..Lost::default() });
             tracing::error!(lost, "audit records came after the writer had ended");
         }
     }
 
-    pub(super) fn count_lost(&self, records: u64) {
-        self.lost.fetch_add(records, Ordering::SeqCst);
+    pub(super) fn count_lost(&self, lost: Lost) {
+        self.lost_decisions.fetch_add(lost.decisions, Ordering::SeqCst);
+        self.lost_changes.fetch_add(lost.changes, Ordering::SeqCst);
     }
 
-    pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::SeqCst)
+    pub(super) fn lost(&self) -> Lost {
+        Lost {
+            decisions: self.lost_decisions.load(Ordering::SeqCst),
+            changes: self.lost_changes.load(Ordering::SeqCst),
+        }
     }
 
     pub(super) fn set_masks(&self, masks: Arc<Masks>) {

@@ -58,7 +58,12 @@ pub(super) fn encode(mut record: v1::Record, out: &mut Vec<u8>) -> bool {
     if let Some(Entry::Decision(decision)) = &mut record.entry {
         cut_deep_values(decision);
     }
-    let mut fits = record.encoded_len() <= RECORD_BYTES_MAX;
+    // Writing into memory cannot fail. Its length is known once it is written: working it out beforehand costs as much.
+    let _infallible = record.encode(out);
+    if out.len() <= RECORD_BYTES_MAX {
+        return true;
+    }
+    let mut fits = false;
     for leave_out in LEFT_OUT {
         if fits {
             break;
@@ -70,9 +75,16 @@ pub(super) fn encode(mut record: v1::Record, out: &mut Vec<u8>) -> bool {
         fits = record.encoded_len() <= RECORD_BYTES_MAX;
     }
     if !fits {
-        record.entry = Some(gap(1, v1::gap_record::Cause::TooLong));
+        let is_decision = matches!(record.entry, Some(Entry::Decision(_)));
+        record.entry = Some(Entry::Gap(v1::GapRecord {
+            lost: 1,
+            lost_decisions: u64::from(is_decision),
+            lost_changes: u64::from(!is_decision),
+            cause: v1::gap_record::Cause::TooLong.into(),
+            ..v1::GapRecord::default()
+        }));
     }
-    // Writing into memory cannot fail.
+    out.clear();
     let _infallible = record.encode(out);
     fits
 }

@@ -16,8 +16,8 @@ use super::{
     AuditConfig, WallClock, Written,
     log::{Batch, Log},
     mask::Masker,
-    queue::Queue,
-    record::{self, gap, timestamp},
+    queue::{Lost, Queue},
+    record::{self, timestamp},
     salts::Salts,
 };
 
@@ -114,7 +114,7 @@ pub(super) struct Writer<D> {
     /// Entries taken from the queue so far; gaps are placed by this count.
     popped: u64,
     /// How many of the lost are in `gaps` or written.
-    lost_placed: u64,
+    lost_placed: Lost,
     /// How long the closing writer has waited so far.
     waited: Duration,
 }
@@ -131,7 +131,7 @@ pub(super) struct Closed {
 /// Records lost at one place of the order: after the entry numbered `after`.
 struct Gap {
     after: u64,
-    lost: u64,
+    lost: Lost,
 }
 
 /// Marks the queue as ended whichever way the thread ends.
@@ -174,7 +174,7 @@ impl<D: Disk> Writer<D> {
             signs: Due::every(SIGN_INTERVAL, config.flush_interval),
             gaps: VecDeque::new(),
             popped: 0,
-            lost_placed: 0,
+            lost_placed: Lost::default(),
             waited: Duration::ZERO,
         }
     }
@@ -222,7 +222,7 @@ impl<D: Disk> Writer<D> {
         while !self.is_cut() {
             if let Some(lost) = self.gap_due() {
                 let time_ms = (self.clock)();
-                self.add(time_ms, gap(lost, Cause::QueueFull));
+                self.add(time_ms, queue_full(lost));
             } else if let Some(filled) = self.queue.pop() {
                 self.popped += 1;
                 self.places += 1;
@@ -242,18 +242,20 @@ impl<D: Disk> Writer<D> {
             || (self.batch.records() > 0 && self.disk.is_full() && self.batch.ends_tile())
     }
 
-    fn gap_due(&mut self) -> Option<u64> {
+    fn gap_due(&mut self) -> Option<Lost> {
         let due = self.gaps.front().is_some_and(|gap| gap.after <= self.popped);
         if due { self.gaps.pop_front().map(|gap| gap.lost) } else { None }
     }
 
     fn add(&mut self, time_ms: u64, entry: Entry) {
+        let class = if matches!(entry, Entry::Decision(_)) { Lost::DECISION } else { Lost::CHANGE };
         let sequence = self.batch.next();
         let time = timestamp(i64::try_from(time_ms).unwrap_or(i64::MAX));
         let record = v1::Record { sequence, time: Some(time), entry: Some(entry) };
         if !record::encode(record, &mut self.encoded) {
-            self.queue.count_lost(1);
-            self.lost_placed += 1;
+            // Counted where it stands, so it makes no gap of its own.
+            self.queue.count_lost(class);
+            self.lost_placed = self.lost_placed.and(class);
             tracing::error!(sequence, "audit record too long to be written, a gap stands in its place");
         }
         self.batch.push(&self.encoded);
@@ -350,9 +352,9 @@ impl<D: Disk> Writer<D> {
     /// waits is older than the loss, and everything that comes later is younger.
     fn place_lost(&mut self) {
         let lost = self.queue.lost();
-        if lost > self.lost_placed {
+        if lost != self.lost_placed {
             let after = self.popped + self.queue.waiting() as u64;
-            self.gaps.push_back(Gap { after, lost: lost - self.lost_placed });
+            self.gaps.push_back(Gap { after, lost: lost.since(self.lost_placed) });
             self.lost_placed = lost;
         }
     }
@@ -362,6 +364,16 @@ impl<D: Disk> Writer<D> {
         self.places = 0;
         self.batch.clear();
     }
+}
+
+fn queue_full(lost: Lost) -> Entry {
+    Entry::Gap(v1::GapRecord {
+        lost: lost.all(),
+        lost_decisions: lost.decisions,
+        lost_changes: lost.changes,
+        cause: Cause::QueueFull.into(),
+        ..v1::GapRecord::default()
+    })
 }
 
 /// When something is to be done again: after so much time, or after as many drains as fit into it, so that a clock which stands still

@@ -20,7 +20,7 @@ Examples:
   cardea replay --records .cardea/audit --bundle policies-7.cardea every decision of this bundle comes out again as it was
   cardea replay --records .cardea/audit --bundle policies/ --same the same, where the node serves the directory itself
 
-Records are judged as they were judged then if the node wrote them with `replayable = true` under [audit]. Others are judged from their
+Records are judged as they were judged then unless the node wrote them with `replayable = false` under [audit]. Those are judged from their
 evidence; what they do not hold is taken as unknown.")]
 pub(super) struct ReplayArgs {
     /// Directories or segments of audits, or records as JSON Lines.

@@ -342,7 +342,7 @@ impl Default for Config {
                 when_full: WhenFull::Deny,
                 queue_max: 65_536,
                 segment_mb: 64,
-                replayable: false,
+                replayable: true,
                 sync_ms: 20,
                 durable: Vec::new(),
                 keep_mb: 0,

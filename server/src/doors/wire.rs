@@ -312,7 +312,7 @@ fn requirement(
 
 fn evidence(evidence: &Evidence) -> v1::Evidence {
     v1::Evidence {
-        fact: evidence.fact.path(),
+        fact: evidence.fact.path().to_owned(),
         value: Some(fact_value(&evidence.value)),
         why: evidence.why.clone(),
     }

@@ -249,7 +249,7 @@ fn replay(
         let reading = Reading { attempt, settings: snapshot.settings(), comparison, hop, now };
         let told = verdict.needs().facts().filter(move |fact| hop == 0 || fact.group().is_of_hop());
         told.map(move |fact| v1::ReplayFact {
-            fact: fact.path(),
+            fact: fact.path().to_owned(),
             hop: u32::try_from(hop).unwrap_or(u32::MAX),
             value: Some(fact_value(&facts.value(fact, &reading))),
         })
@@ -357,7 +357,7 @@ pub(crate) fn reason_words<'t>(
 
 fn evidence(evidence: &cardea_core::verdict::Evidence) -> v1::Evidence {
     v1::Evidence {
-        fact: evidence.fact.path(),
+        fact: evidence.fact.path().to_owned(),
         value: Some(fact_value(&evidence.value)),
         why: evidence.why.clone(),
     }

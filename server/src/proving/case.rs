@@ -112,7 +112,7 @@ impl Got {
                 .evidence()
                 .iter()
                 .map(|evidence| Fact {
-                    fact: evidence.fact.path(),
+                    fact: evidence.fact.path().to_owned(),
                     value: shown(&evidence.value),
                     why: evidence.why.clone(),
                 })

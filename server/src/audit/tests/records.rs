@@ -75,7 +75,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             Entry::Session(v1::SessionRecord { session_id, change, principal, state_version, reason: String::new() })
         }),
         1 => (any::<u64>(), 0..4_i32, any::<i32>()).prop_map(|(lost, cause, since)| {
-            Entry::Gap(v1::GapRecord { lost, cause, lost_max: 9, since: Some(timestamp(since.into())) })
+            Entry::Gap(v1::GapRecord { lost, cause, lost_max: 9, since: Some(timestamp(since.into())), lost_decisions: lost / 3, lost_changes: lost - lost / 3 })
         }),
     ]
 }

@@ -63,6 +63,7 @@ fn with_count_gap_a_full_queue_admits_and_the_exact_count_stands_in_its_place() 
     for _ in 0..3 {
         assert!(audit.admit().unwrap().is_none());
     }
+    assert!(!audit.record(0, numbered(99)));
     gate.set(Mode::Works);
     wait_until("there is room again", || audit.stats().queued == 0);
     (8..10).for_each(|n| put(&audit, n));
@@ -71,8 +72,9 @@ fn with_count_gap_a_full_queue_admits_and_the_exact_count_stands_in_its_place() 
     let records = on_disk(dir.path());
     assert_eq!(numbers(&records), (0..10).collect::<Vec<_>>());
     let gap = gap_of(&records[8]).unwrap();
-    assert_eq!((gap.lost, gap.cause()), (3, v1::gap_record::Cause::QueueFull));
-    assert_eq!((records[8].time.unwrap().seconds, audit.stats().lost), (1, 3));
+    assert_eq!((gap.lost, gap.cause()), (4, v1::gap_record::Cause::QueueFull));
+    assert_eq!((gap.lost_decisions, gap.lost_changes), (3, 1));
+    assert_eq!((records[8].time.unwrap().seconds, audit.stats().lost), (1, 4));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod key;
 mod prove;
 mod query;
 mod shown;
+mod table;
 mod tiles;
 mod verify;
 

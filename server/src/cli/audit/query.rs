@@ -8,6 +8,7 @@ use cardea_proto::v1::{self, record::Entry};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
+use super::table::{BadTable, Form, Table};
 use super::{could_not_run, shown};
 use crate::audit::Filter;
 use crate::audit::record::unix_ms;
@@ -21,6 +22,8 @@ use crate::proving::words::Named;
 Examples:
   cardea audit query .cardea/audit --decision deny --since 2026-01-01T00:00:00Z
   cardea audit query .cardea/audit --principal 'Agent::\"a1\"' --format json | jq .decision.reasons
+  cardea audit query .cardea/audit --format parquet --out records.parquet
+  duckdb -c \"SELECT decision, count(*) FROM 'records.parquet' GROUP BY 1\"
   cardea audit query .cardea/audit --id 019a3f6e-7f2c-7c1e-8a52-0d4f6f9f3a10")]
 pub(in crate::cli) struct QueryArgs {
     /// Directories of logs, segments, or records as JSON Lines.
@@ -37,9 +40,25 @@ pub(in crate::cli) struct QueryArgs {
     /// At most so many, the first ones.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// How records are printed: a line of text, or one of JSON, for each.
+    /// How records are given out: a line of text or of JSON for each, or a table for analysts.
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: Given,
+    /// Write the table here instead of on standard output.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Given {
+    /// For people.
+    #[default]
+    Human,
+    /// For programs: one JSON object for each record.
+    Json,
+    /// A table with a head; lists are JSON arrays.
+    Csv,
+    /// Apache Parquet, as DuckDB, pandas, Spark and others read it.
+    Parquet,
 }
 
 #[derive(Debug, Args)]
@@ -146,7 +165,11 @@ pub(super) fn run(args: &QueryArgs) -> ExitCode {
         Ok(records) => records,
         Err(fault) => return could_not_run(fault),
     };
-    let (filter, mut printer) = (args.wanted.filter(), Printer::new(args.format));
+    let filter = args.wanted.filter();
+    let mut out = match Out::begin(args) {
+        Ok(out) => out,
+        Err(why) => return could_not_run(why),
+    };
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut is_any = false;
     for record in records {
@@ -161,13 +184,18 @@ pub(super) fn run(args: &QueryArgs) -> ExitCode {
             continue;
         }
         is_any = true;
-        if left == 0 || printer.print(&record).is_err() {
+        if left == 0 {
             break;
         }
-        left -= 1;
+        match out.give(&record) {
+            Ok(true) => left -= 1,
+            Ok(false) => break,
+            Err(why) => return could_not_run(why),
+        }
     }
-    // Whoever read it may have seen enough.
-    let _read_or_not = printer.out.flush();
+    if let Err(why) = out.finish() {
+        return could_not_run(why);
+    }
     if is_any { ExitCode::SUCCESS } else { ExitCode::from(exit::FINDINGS) }
 }
 
@@ -206,6 +234,52 @@ pub(super) fn tail(args: &TailArgs) -> ExitCode {
             }
         }
     })
+}
+
+/// Where records of a query go.
+enum Out {
+    Printer(Printer),
+    Table(Table),
+}
+
+impl Out {
+    fn begin(args: &QueryArgs) -> Result<Self, String> {
+        let table = |form| {
+            let path = args.out.as_deref();
+            if form == Form::Parquet && path.is_none() && io::stdout().is_terminal() {
+                return Err("Parquet is nothing to look at: name a file with --out, or redirect".to_owned());
+            }
+            Table::begin(form, path).map(Self::Table).map_err(|why| why.to_string())
+        };
+        match args.format {
+            Given::Csv => table(Form::Csv),
+            Given::Parquet => table(Form::Parquet),
+            Given::Human | Given::Json if args.out.is_some() => {
+                Err("--out is for --format csv and --format parquet; redirect the others".to_owned())
+            }
+            Given::Human => Ok(Self::Printer(Printer::new(Format::Human))),
+            Given::Json => Ok(Self::Printer(Printer::new(Format::Json))),
+        }
+    }
+
+    /// False: whoever reads has seen enough.
+    fn give(&mut self, record: &v1::Record) -> Result<bool, BadTable> {
+        match self {
+            Self::Printer(printer) => Ok(printer.print(record).is_ok()),
+            Self::Table(table) => table.push(record).map(|()| true),
+        }
+    }
+
+    fn finish(self) -> Result<(), BadTable> {
+        match self {
+            Self::Printer(mut printer) => {
+                // Whoever reads may have seen enough.
+                let _read_or_not = printer.out.flush();
+                Ok(())
+            }
+            Self::Table(table) => table.finish(),
+        }
+    }
 }
 
 /// Prints records on standard output.

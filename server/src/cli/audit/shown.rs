@@ -66,7 +66,11 @@ fn lost(gap: &v1::GapRecord) -> String {
         ),
         v1::gap_record::Cause::TooLong => "GAP  a record was longer than one may be".to_owned(),
         v1::gap_record::Cause::QueueFull | v1::gap_record::Cause::Unspecified => {
-            format!("GAP  {} records are not here", gap.lost)
+            let classes = match (gap.lost_decisions, gap.lost_changes) {
+                (0, 0) => String::new(),
+                (decisions, changes) => format!(": {decisions} decisions, {changes} changes"),
+            };
+            format!("GAP  {} records are not here{classes}", gap.lost)
         }
     }
 }

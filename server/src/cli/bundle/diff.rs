@@ -22,7 +22,7 @@ Examples:
   cardea bundle diff old/ new/ --fail-on widening    in CI: fail when anything opens that was closed
   cardea bundle diff old/ new/ --records audit/      also: judge recorded decisions again, under both
 
-Records are judged again as they were judged then if the node wrote them with `replayable = true` under [audit]. Others
+Records are judged again as they were judged then unless the node wrote them with `replayable = false` under [audit]. Those
 are judged from their evidence, and those that do not come out again under OLD are counted and left out.")]
 pub(in crate::cli) struct DiffArgs {
     /// The bundle as it is: its directory, or a packed file.
