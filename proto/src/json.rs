@@ -1,6 +1,10 @@
 //! How single values of records look in JSON: times as RFC 3339 with milliseconds, durations in milliseconds, enums by their own names in
 //! lower case without the prefix (`step_up`, `no_permit`).
 
+use std::fmt;
+
+use serde::de::value::StrDeserializer;
+use serde::de::{self, DeserializeSeed, EnumAccess, MapAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::v1;
@@ -15,15 +19,6 @@ struct Written<'r> {
     entry: Option<&'r v1::record::Entry>,
 }
 
-#[derive(Deserialize)]
-struct Read {
-    sequence: u64,
-    #[serde(with = "time")]
-    time: prost_types::Timestamp,
-    #[serde(flatten)]
-    entry: v1::record::Entry,
-}
-
 impl Serialize for v1::Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { sequence, time, entry } = self;
@@ -33,8 +28,100 @@ impl Serialize for v1::Record {
 
 impl<'de> Deserialize<'de> for v1::Record {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Read { sequence, time, entry } = Read::deserialize(deserializer)?;
-        Ok(Self { sequence, time: Some(time), entry: Some(entry) })
+        deserializer.deserialize_map(Members)
+    }
+}
+
+/// Reads the members of a record one by one: each once, and exactly one entry among them. Of two, nobody could say which one was meant.
+struct Members;
+
+#[derive(Deserialize)]
+struct Time(#[serde(with = "time")] prost_types::Timestamp);
+
+/// A member whose name says which variant of an enum its value is.
+struct Named<'n, 'm, M> {
+    name: &'n str,
+    members: &'m mut M,
+}
+
+impl<'de, M: MapAccess<'de>> Deserializer<'de> for Named<'_, '_, M> {
+    type Error = M::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, M::Error> {
+        visitor.visit_enum(self)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl<'de, M: MapAccess<'de>> EnumAccess<'de> for Named<'_, '_, M> {
+    type Error = M::Error;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), M::Error> {
+        let variant = seed.deserialize(StrDeserializer::new(self.name))?;
+        Ok((variant, self))
+    }
+}
+
+impl<'de, M: MapAccess<'de>> VariantAccess<'de> for Named<'_, '_, M> {
+    type Error = M::Error;
+
+    fn unit_variant(self) -> Result<(), M::Error> {
+        Err(de::Error::custom("an entry is an object"))
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, M::Error> {
+        self.members.next_value_seed(seed)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _len: usize, _visitor: V) -> Result<V::Value, M::Error> {
+        Err(de::Error::custom("an entry is an object"))
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _fields: &'static [&'static str],
+        _visitor: V,
+    ) -> Result<V::Value, M::Error> {
+        Err(de::Error::custom("an entry is an object"))
+    }
+}
+
+impl<'de> Visitor<'de> for Members {
+    type Value = v1::Record;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a record: `sequence`, `time` and one entry, such as `decision`")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut members: M) -> Result<Self::Value, M::Error> {
+        let (mut sequence, mut time, mut entry) = (None, None, None::<(String, v1::record::Entry)>);
+        while let Some(name) = members.next_key::<String>()? {
+            let is_first = match name.as_str() {
+                "sequence" => sequence.replace(members.next_value()?).is_none(),
+                "time" => time.replace(members.next_value::<Time>()?.0).is_none(),
+                _ => {
+                    if let Some((first, _)) = &entry {
+                        return Err(de::Error::custom(format_args!(
+                            "a record has one entry, and this has `{first}` and `{name}`"
+                        )));
+                    }
+                    let read = v1::record::Entry::deserialize(Named { name: &name, members: &mut members })?;
+                    entry.replace((name.clone(), read)).is_none()
+                }
+            };
+            if !is_first {
+                return Err(de::Error::custom(format_args!("`{name}` stands twice")));
+            }
+        }
+        let sequence = sequence.ok_or_else(|| de::Error::missing_field("sequence"))?;
+        let time = time.ok_or_else(|| de::Error::missing_field("time"))?;
+        let (_, entry) = entry.ok_or_else(|| de::Error::custom("a record without an entry"))?;
+        Ok(Self::Value { sequence, time: Some(time), entry: Some(entry) })
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Options {
     pub workers: usize,
     /// Largest file that it can write, in bytes: beyond it, writing fails as on a full disk.
     pub file_bytes_max: Option<u64>,
+    /// Where its audit is, if not beside everything else.
+    pub audit_dir: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -44,6 +46,7 @@ impl Default for Options {
             trust: None,
             workers: 1,
             file_bytes_max: None,
+            audit_dir: None,
         }
     }
 }
@@ -195,7 +198,7 @@ impl Cardea {
     /// Its audit directory.
     #[must_use]
     pub fn audit_dir(&self) -> PathBuf {
-        self.dir.path().join("audit")
+        self.options.audit_dir.clone().unwrap_or_else(|| self.dir.path().join("audit"))
     }
 
     /// GET on the port for metrics and health.
@@ -225,7 +228,8 @@ pub fn serve_command(dir: &Path, options: &Options) -> Result<Command> {
         None => command.arg("--allow-unsigned"),
     };
     command.args(["--listen", options.listen]).arg("--uds").arg(dir.join("s"));
-    command.args(["--http", "127.0.0.1:0"]).arg("--audit-dir").arg(dir.join("audit"));
+    let audit_dir = options.audit_dir.clone().unwrap_or_else(|| dir.join("audit"));
+    command.args(["--http", "127.0.0.1:0"]).arg("--audit-dir").arg(audit_dir);
     command.args(["--workers", &options.workers.to_string(), "--format", "json"]);
     Ok(command)
 }

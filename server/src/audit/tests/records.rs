@@ -159,6 +159,31 @@ fn a_line_with_no_entry_or_an_unknown_word_is_refused() {
     }
 }
 
+#[test]
+fn a_line_that_says_two_things_is_refused_since_nobody_knows_which_is_meant() {
+    for (bad, why) in [
+        (
+            r#"{"sequence":1,"time":"2026-01-02T03:04:05.070Z","gap":{"lost":1},"decision":{}}"#,
+            "this has `gap` and `decision`",
+        ),
+        (
+            r#"{"sequence":1,"time":"2026-01-02T03:04:05.070Z","gap":{"lost":1},"gap":{"lost":2}}"#,
+            "this has `gap` and `gap`",
+        ),
+        (
+            r#"{"sequence":1,"sequence":2,"time":"2026-01-02T03:04:05.070Z","gap":{}}"#,
+            "`sequence` stands twice",
+        ),
+        (
+            r#"{"sequence":1,"time":"2026-01-02T03:04:05.070Z","gap":{"lost":1,"lost":2}}"#,
+            "duplicate field `lost`",
+        ),
+    ] {
+        let said = serde_json::from_str::<v1::Record>(bad).unwrap_err().to_string();
+        assert!(said.contains(why), "{bad}: {said}");
+    }
+}
+
 fn with_evidence(value: v1::Value) -> v1::Record {
     let mut record = example();
     if let Some(Entry::Decision(decision)) = &mut record.entry {
