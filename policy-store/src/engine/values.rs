@@ -29,12 +29,16 @@ impl Uid {
     /// The type's full name, as text. Allocates; not for the hot path.
     #[must_use]
     pub fn type_text(&self) -> String {
+        self.with_type_text(str::to_owned)
+    }
+
+    /// Shows the type's full name. Allocates only where it has a namespace.
+    pub fn with_type_text<T>(&self, show: impl FnOnce(&str) -> T) -> T {
         let name: &ast::InternalName = self.0.entity_type().name().as_ref();
-        // Every record holds some, and most schemas have no namespace.
         if name.namespace_components().next().is_none() {
-            return AsRef::<str>::as_ref(name.basename()).to_owned();
+            return show(name.basename().as_ref());
         }
-        name.to_string()
+        show(&name.to_string())
     }
 
     /// The type.

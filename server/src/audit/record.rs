@@ -16,6 +16,13 @@ pub const VALUE_DEPTH_MAX: usize = 24;
 
 /// What an entry of the audit queue is turned into, on the writer's thread, away from the hot path.
 pub trait IntoEntry: Send {
+    /// Writes the record straight at the end of `out`, as it would be encoded, if that can be done and nothing of it is to be hidden; false:
+    /// it is to be built, and `out` holds nothing of worth.
+    fn encode(&self, sequence: u64, time_ms: u64, out: &mut Vec<u8>) -> bool {
+        let _ = (sequence, time_ms, out);
+        false
+    }
+
     /// Does all the formatting that the record needs, and hides what it must not tell.
     fn into_entry(self: Box<Self>, masker: &mut Masker) -> Entry;
 }

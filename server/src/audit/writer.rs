@@ -10,14 +10,15 @@ use std::{collections::VecDeque, io, sync::Arc, thread, time::Duration};
 
 use cardea_proto::v1::{self, gap_record::Cause, record::Entry};
 use crossbeam_channel::Sender;
+use prost::Message as _;
 use tokio::sync::{oneshot, watch};
 
 use super::{
     AuditConfig, WallClock, Written,
-    log::{Batch, Log},
+    log::{Batch, Log, RECORD_BYTES_MAX},
     mask::Masker,
-    queue::{Lost, Queue},
-    record::{self, timestamp},
+    queue::{Filled, Lost, Queue},
+    record::{self, IntoEntry, timestamp},
     salts::Salts,
 };
 
@@ -223,13 +224,11 @@ impl<D: Disk> Writer<D> {
             if let Some(lost) = self.gap_due() {
                 let time_ms = (self.clock)();
                 self.add(time_ms, queue_full(lost));
-            } else if let Some(filled) = self.queue.pop() {
+            } else if let Some(mut filled) = self.queue.pop() {
                 self.popped += 1;
                 self.places += 1;
-                self.waiting.extend(filled.waits);
-                self.masker.begin(&self.queue.masks(), filled.time_ms);
-                let entry = filled.entry.into_entry(&mut self.masker);
-                self.add(filled.time_ms, entry);
+                self.waiting.extend(filled.waits.take());
+                self.add_filled(filled);
             } else {
                 return;
             }
@@ -245,6 +244,30 @@ impl<D: Disk> Writer<D> {
     fn gap_due(&mut self) -> Option<Lost> {
         let due = self.gaps.front().is_some_and(|gap| gap.after <= self.popped);
         if due { self.gaps.pop_front().map(|gap| gap.lost) } else { None }
+    }
+
+    fn add_filled(&mut self, filled: Filled) {
+        let Filled { time_ms, entry, .. } = filled;
+        self.encoded.clear();
+        let is_written = entry.encode(self.batch.next(), time_ms, &mut self.encoded);
+        if is_written && self.encoded.len() <= RECORD_BYTES_MAX {
+            if cfg!(debug_assertions) {
+                self.assert_same(time_ms, entry);
+            }
+            self.batch.push(&self.encoded);
+            return;
+        }
+        self.masker.begin(&self.queue.masks(), time_ms);
+        let entry = entry.into_entry(&mut self.masker);
+        self.add(time_ms, entry);
+    }
+
+    /// INVARIANT (same bytes): what was written straight is what the record encodes to.
+    fn assert_same(&mut self, time_ms: u64, entry: Box<dyn IntoEntry>) {
+        let time = timestamp(i64::try_from(time_ms).unwrap_or(i64::MAX));
+        let entry = entry.into_entry(&mut self.masker);
+        let built = v1::Record { sequence: self.batch.next(), time: Some(time), entry: Some(entry) };
+        debug_assert_eq!(self.encoded, built.encode_to_vec(), "INVARIANT (same bytes): {built:?}");
     }
 
     fn add(&mut self, time_ms: u64, entry: Entry) {

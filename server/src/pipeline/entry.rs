@@ -21,7 +21,7 @@ use cardea_proto::v1::{self, record::Entry};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use super::{Ages, Door};
+use super::{Ages, Door, encoding};
 use crate::audit::IntoEntry;
 use crate::audit::mask::Masker;
 use crate::audit::record::{duration, timestamp, unix_ms};
@@ -75,6 +75,10 @@ pub(super) struct Decided {
 }
 
 impl IntoEntry for Decided {
+    fn encode(&self, sequence: u64, time_ms: u64, out: &mut Vec<u8>) -> bool {
+        encoding::encode(self, sequence, time_ms, out)
+    }
+
     fn into_entry(self: Box<Self>, masker: &mut Masker) -> Entry {
         let Self { id, door, snapshot, attempt, seen, verdict, state_version, ages, facts, elapsed_ns, hold } =
             *self;
@@ -154,12 +158,12 @@ fn sent(masks: &Masks, attempt: &Attempt) -> BTreeMap<String, v1::Value> {
     names.filter_map(|name| Some((name.to_string(), recorded(&attempt.request.get(name)?)))).collect()
 }
 
-fn responses(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<String> {
+pub(super) fn responses(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<String> {
     let asked_for = verdict.consequences().into_iter().flat_map(|consequences| &consequences.responses);
     asked_for.filter_map(|(at, _)| Some(snapshot?.declared().response(*at)?.0.to_string())).collect()
 }
 
-fn would_have(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<v1::WouldHave> {
+pub(super) fn would_have(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<v1::WouldHave> {
     let dry = verdict.consequences().into_iter().flat_map(|consequences| &consequences.dry);
     dry.filter_map(|at| {
         let policy = snapshot?.policy(*at)?;
@@ -179,7 +183,7 @@ fn basis(snapshot: Option<&Snapshot>, state_version: u64, ages: &Ages) -> v1::Ba
     }
 }
 
-fn counters(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<v1::CounterRecord> {
+pub(super) fn counters(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<v1::CounterRecord> {
     let told = |counted: &Counted| {
         let counter = snapshot?.counter(counted.number)?;
         Some(v1::CounterRecord {
@@ -193,8 +197,11 @@ fn counters(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<v1::CounterRe
 }
 
 /// The counters that determining policies read, as evidence.
-fn counted(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<v1::Evidence> {
-    let told = |counted: &Counted| {
+pub(super) fn counted<'v>(
+    verdict: &'v Verdict,
+    snapshot: Option<&'v Snapshot>,
+) -> impl Iterator<Item = v1::Evidence> + 'v {
+    let told = move |counted: &'v Counted| {
         let counter = snapshot?.counter(counted.number)?;
         Some(v1::Evidence {
             fact: format!("counters.{}.count", counter.name),
@@ -202,10 +209,10 @@ fn counted(verdict: &Verdict, snapshot: Option<&Snapshot>) -> Vec<v1::Evidence> 
             why: counted.why(counter),
         })
     };
-    verdict.counters().iter().filter(|counted| counted.is_evidence).filter_map(told).collect()
+    verdict.counters().iter().filter(|counted| counted.is_evidence).filter_map(told)
 }
 
-fn deviation(deviated: &Deviated) -> Option<Box<v1::DeviationRecord>> {
+pub(super) fn deviation(deviated: &Deviated) -> Option<Box<v1::DeviationRecord>> {
     let told = deviated.told.as_ref()?;
     let Deviation { flags, assessment, confidence, .. } = deviated.deviation;
     Some(Box::new(v1::DeviationRecord {
@@ -219,7 +226,7 @@ fn deviation(deviated: &Deviated) -> Option<Box<v1::DeviationRecord>> {
 }
 
 /// What baselines are learned from; what a hold is told is no attempt.
-fn observed(
+pub(super) fn observed(
     verdict: &Verdict,
     attempt: Option<&Attempt>,
     snapshot: Option<&Snapshot>,

@@ -5,6 +5,7 @@
 //! `audit.when_full`. One snapshot serves the whole decision.
 //! Never does: awaiting, network reads, retries, logging of identities.
 
+mod encoding;
 mod entry;
 mod hold;
 mod outcomes;
