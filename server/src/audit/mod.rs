@@ -29,6 +29,8 @@ pub mod record;
 mod service;
 /// Records as they lie on disk.
 pub mod stored;
+/// Records as a table.
+pub mod table;
 mod writer;
 
 #[cfg(test)]
