@@ -12,6 +12,7 @@ pub mod bundle;
 pub mod cardea;
 pub mod certs;
 pub mod clients;
+pub mod duckdb;
 pub mod envoy;
 pub mod hold;
 pub mod http;

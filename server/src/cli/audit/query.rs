@@ -25,7 +25,7 @@ Examples:
   cardea audit query .cardea/audit --principal 'Agent::\"a1\"' --format json | jq .decision.reasons
   cardea audit query .cardea/audit --id 019a3f6e-7f2c-7c1e-8a52-0d4f6f9f3a10
   cardea audit query .cardea/audit --format parquet --out audit.parquet
-                                     then duckdb -c \"SELECT decision, count(*) FROM 'audit.parquet' GROUP BY ALL\"
+  duckdb -c \"SELECT decision, count(*) FROM 'audit.parquet' GROUP BY ALL\"
   cardea audit query .cardea/audit --decision deny --format csv > denied.csv
 
 The columns of csv and parquet are in docs/audit.md.")]
