@@ -13,6 +13,7 @@ pub mod cardea;
 pub mod certs;
 pub mod clients;
 pub mod collector;
+pub mod duckdb;
 pub mod envoy;
 pub mod hold;
 pub mod http;

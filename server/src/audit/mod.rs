@@ -35,6 +35,8 @@ mod service;
 pub mod sinks;
 /// Records as they lie on disk.
 pub mod stored;
+/// Records as a table.
+pub mod table;
 /// Records as bytes, without a message built first.
 pub(crate) mod wire;
 mod writer;

@@ -3,7 +3,7 @@
 
 mod killing;
 mod reading;
-mod records;
+pub(super) mod records;
 mod writing;
 
 use std::{

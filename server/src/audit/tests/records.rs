@@ -80,7 +80,7 @@ fn entry() -> impl Strategy<Value = Entry> {
     ]
 }
 
-fn record() -> impl Strategy<Value = v1::Record> {
+pub(in crate::audit) fn record() -> impl Strategy<Value = v1::Record> {
     // Times that RFC 3339 can write, and others.
     let time = prop_oneof![0_i64..253_402_207_200_999, 0..i64::MAX / 2].prop_map(timestamp);
     (any::<u64>(), time, entry()).prop_map(|(sequence, time, entry)| v1::Record {

@@ -3,10 +3,10 @@
 mod erase;
 mod explain;
 mod key;
+mod output;
 mod prove;
 mod query;
 mod shown;
-mod table;
 mod tiles;
 mod verify;
 
@@ -28,9 +28,9 @@ pub(super) enum AuditCommand {
     ///
     /// Exit code 0: written; 2: could not run, or it is not proven.
     Prove(prove::ProveArgs),
-    /// Show records on disk: of a time, a principal, a decision, a policy.
+    /// Show records on disk: of a time, a principal, a decision, a policy; or write them as a table.
     ///
-    /// Exit code 0: shown; 1: none fits; 2: could not run.
+    /// Exit code 0: shown or written; 1: none fits; 2: could not run.
     Query(query::QueryArgs),
     /// Tell the whole story of a decision: what was asked and known, what settled it, what followed.
     ///

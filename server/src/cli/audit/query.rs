@@ -8,12 +8,13 @@ use cardea_proto::v1::{self, record::Entry};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
-use super::table::{BadTable, Form, Table};
+use super::output::{Form, Output};
 use super::{could_not_run, shown};
 use crate::audit::Filter;
 use crate::audit::record::unix_ms;
 use crate::audit::stored::Stored;
 use crate::cli::bundle::node::{self, Failure, NodeArgs};
+use crate::cli::drawn::say;
 use crate::cli::{Format, exit};
 use crate::proving::words::Named;
 
@@ -22,9 +23,12 @@ use crate::proving::words::Named;
 Examples:
   cardea audit query .cardea/audit --decision deny --since 2026-01-01T00:00:00Z
   cardea audit query .cardea/audit --principal 'Agent::\"a1\"' --format json | jq .decision.reasons
-  cardea audit query .cardea/audit --format parquet --out records.parquet
-  duckdb -c \"SELECT decision, count(*) FROM 'records.parquet' GROUP BY 1\"
-  cardea audit query .cardea/audit --id 019a3f6e-7f2c-7c1e-8a52-0d4f6f9f3a10")]
+  cardea audit query .cardea/audit --id 019a3f6e-7f2c-7c1e-8a52-0d4f6f9f3a10
+  cardea audit query .cardea/audit --format parquet --out audit.parquet
+  duckdb -c \"SELECT decision, count(*) FROM 'audit.parquet' GROUP BY ALL\"
+  cardea audit query .cardea/audit --decision deny --format csv > denied.csv
+
+The columns of csv and parquet are in docs/audit.md.")]
 pub(in crate::cli) struct QueryArgs {
     /// Directories of logs, segments, or records as JSON Lines.
     #[arg(default_value = "audit", num_args = 1..)]
@@ -40,25 +44,12 @@ pub(in crate::cli) struct QueryArgs {
     /// At most so many, the first ones.
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// How records are given out: a line of text or of JSON for each, or a table for analysts.
+    /// As what records are written.
     #[arg(long, value_enum, default_value_t)]
-    format: Given,
-    /// Write the table here instead of on standard output.
+    format: Form,
+    /// Write into this file instead of to standard output; it is there once it is whole, for its owner only.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Given {
-    /// For people.
-    #[default]
-    Human,
-    /// For programs: one JSON object for each record.
-    Json,
-    /// A table with a head; lists are JSON arrays.
-    Csv,
-    /// Apache Parquet, as DuckDB, pandas, Spark and others read it.
-    Parquet,
 }
 
 #[derive(Debug, Args)]
@@ -165,13 +156,13 @@ pub(super) fn run(args: &QueryArgs) -> ExitCode {
         Ok(records) => records,
         Err(fault) => return could_not_run(fault),
     };
-    let filter = args.wanted.filter();
-    let mut out = match Out::begin(args) {
-        Ok(out) => out,
-        Err(why) => return could_not_run(why),
+    let mut output = match Output::open(args.format, args.out.as_deref()) {
+        Ok(output) => output,
+        Err(fault) => return could_not_run(fault),
     };
+    let filter = args.wanted.filter();
     let mut left = args.limit.unwrap_or(u64::MAX);
-    let mut is_any = false;
+    let (mut is_any, mut written) = (false, 0_u64);
     for record in records {
         let record = match record {
             Ok(record) => record,
@@ -187,14 +178,17 @@ pub(super) fn run(args: &QueryArgs) -> ExitCode {
         if left == 0 {
             break;
         }
-        match out.give(&record) {
-            Ok(true) => left -= 1,
+        match output.write(&record) {
+            Ok(true) => (left, written) = (left - 1, written + 1),
             Ok(false) => break,
-            Err(why) => return could_not_run(why),
+            Err(fault) => return could_not_run(fault),
         }
     }
-    if let Err(why) = out.finish() {
-        return could_not_run(why);
+    if let Err(fault) = output.finish() {
+        return could_not_run(fault);
+    }
+    if let Some(path) = &args.out {
+        say(&format!("{written} records in {}", path.display()));
     }
     if is_any { ExitCode::SUCCESS } else { ExitCode::from(exit::FINDINGS) }
 }
@@ -236,68 +230,28 @@ pub(super) fn tail(args: &TailArgs) -> ExitCode {
     })
 }
 
-/// Where records of a query go.
-enum Out {
-    Printer(Printer),
-    Table(Table),
+/// Prints records, each in a line.
+pub(super) struct Printer<W: io::Write> {
+    pub(super) out: W,
+    pub(super) format: Format,
+    pub(super) colour: bool,
 }
 
-impl Out {
-    fn begin(args: &QueryArgs) -> Result<Self, String> {
-        let table = |form| {
-            let path = args.out.as_deref();
-            if form == Form::Parquet && path.is_none() && io::stdout().is_terminal() {
-                return Err("Parquet is nothing to look at: name a file with --out, or redirect".to_owned());
-            }
-            Table::begin(form, path).map(Self::Table).map_err(|why| why.to_string())
-        };
-        match args.format {
-            Given::Csv => table(Form::Csv),
-            Given::Parquet => table(Form::Parquet),
-            Given::Human | Given::Json if args.out.is_some() => {
-                Err("--out is for --format csv and --format parquet; redirect the others".to_owned())
-            }
-            Given::Human => Ok(Self::Printer(Printer::new(Format::Human))),
-            Given::Json => Ok(Self::Printer(Printer::new(Format::Json))),
-        }
-    }
-
-    /// False: whoever reads has seen enough.
-    fn give(&mut self, record: &v1::Record) -> Result<bool, BadTable> {
-        match self {
-            Self::Printer(printer) => Ok(printer.print(record).is_ok()),
-            Self::Table(table) => table.push(record).map(|()| true),
-        }
-    }
-
-    fn finish(self) -> Result<(), BadTable> {
-        match self {
-            Self::Printer(mut printer) => {
-                // Whoever reads may have seen enough.
-                let _read_or_not = printer.out.flush();
-                Ok(())
-            }
-            Self::Table(table) => table.finish(),
-        }
-    }
-}
-
-/// Prints records on standard output.
-struct Printer {
-    out: io::BufWriter<io::StdoutLock<'static>>,
-    format: Format,
-    colour: bool,
-}
-
-impl Printer {
+impl Printer<io::BufWriter<io::StdoutLock<'static>>> {
     fn new(format: Format) -> Self {
-        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let out = io::stdout().lock();
-        let colour = out.is_terminal() && !plain;
-        Self { out: io::BufWriter::new(out), format, colour }
+        let colour = is_coloured();
+        Self { out: io::BufWriter::new(io::stdout().lock()), format, colour }
     }
+}
 
-    fn print(&mut self, record: &v1::Record) -> io::Result<()> {
+/// Whether standard output shows colours, and they are wanted.
+pub(super) fn is_coloured() -> bool {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stdout().is_terminal() && !plain
+}
+
+impl<W: io::Write> Printer<W> {
+    pub(super) fn print(&mut self, record: &v1::Record) -> io::Result<()> {
         match self.format {
             Format::Json => {
                 serde_json::to_writer(&mut self.out, record)?;
