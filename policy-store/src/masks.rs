@@ -191,16 +191,15 @@ pub(crate) fn unknown(settings: &AuditSettings, schema: &Schema) -> Vec<Fault> {
 }
 
 fn has_field(context: &Shape, fields: &[SmolStr]) -> bool {
-    let inner = |shape: &Shape, name: &str| match shape {
-        Shape::Record(fields) => fields.get(name).map(|field| field.shape.clone()),
-        Shape::Set(of) => match of.as_ref() {
-            Shape::Record(fields) => fields.get(name).map(|field| field.shape.clone()),
-            _ => None,
-        },
-        _ => None,
-    };
     let request = inner(context, Group::Request.name());
-    fields.iter().try_fold(request, |shape, name| shape.map(|shape| inner(&shape, name))).flatten().is_some()
+    fields.iter().try_fold(request, |shape, name| shape.map(|shape| inner(shape, name))).flatten().is_some()
+}
+
+/// A field of a record, or of the records in a set.
+fn inner<'s>(shape: &'s Shape, name: &str) -> Option<&'s Shape> {
+    let record = if let Shape::Set(of) = shape { of.as_ref() } else { shape };
+    let Shape::Record(fields) = record else { return None };
+    fields.get(name).map(|field| &field.shape)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use cardea_policy_store::store::PolicyStore;
 use cardea_proto::v1;
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 
-use crate::audit::sinks::Sinks;
+use crate::audit::sinks::{Running, Sinks};
 use crate::audit::{Audit, AuditConfig, AuditStreams, FLUSH_INTERVAL_DEFAULT, Keep, WhenFull};
 use crate::bundles::{Bundles, Keeper};
 use crate::clock::Clock;
@@ -225,15 +225,18 @@ impl Service {
         }
         state.snapshot();
         state.counters().keep(&config.state.dir, true, pipeline.now());
-        if let Some(ledger) = state.ledger() {
-            ledger.close();
-        }
+        state.ledger().inspect(|ledger| ledger.close());
         written.wait().await;
-        let closed = audit.close().context("the last audit records could not be written");
-        sinks.finish(limits::SINK_FINISH).await;
-        closed?;
+        close(&audit, sinks).await?;
         ended.map_err(anyhow::Error::from)
     }
+}
+
+/// Writes the last records, and lets sinks take them.
+async fn close(audit: &Audit, sinks: Running) -> anyhow::Result<()> {
+    let closed = audit.close().context("the last audit records could not be written");
+    sinks.finish(limits::SINK_FINISH).await;
+    closed
 }
 
 /// Starts what works beside the deciding threads: the keeping of counters, the shadow, and the opening of reviews.

@@ -4,6 +4,8 @@
 //! `CARDEA_FULL_DISK_S` sets for how many seconds it is full. Mounting a file system of its own needs root; without it the test says so and
 //! has shown nothing.
 
+#![expect(clippy::print_stdout, reason = "what was measured is part of what the test tells")]
+
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -132,6 +134,7 @@ async fn full_for_a_while(when_full: &str) -> Result<Option<(Told, BTreeSet<Stri
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     let filler = disk.fill()?;
+    #[expect(clippy::disallowed_methods, reason = "a test measures how long it takes")]
     let begun = Instant::now();
     let fault = wait::until("Status to tell", async || {
         Ok(Some(audit(&mut clients).await?.fault).filter(|fault| !fault.is_empty()))
@@ -144,6 +147,7 @@ async fn full_for_a_while(when_full: &str) -> Result<Option<(Told, BTreeSet<Stri
     let last = audit(&mut clients).await?;
     ensure!(!last.fault.is_empty() && last.queued == last.queue_max, "it is still full: {last:?}");
     std::fs::remove_file(filler)?;
+    #[expect(clippy::disallowed_methods, reason = "a test measures how long it takes")]
     let freed = Instant::now();
     wait::until("the audit to go on by itself", async || {
         let now = audit(&mut clients).await?;

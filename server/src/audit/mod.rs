@@ -70,7 +70,7 @@ pub use queue::{Durable, Place};
 pub use reader::{BATCH_RECORDS_MAX, BadFilter, Filter, Tail, TailError};
 pub use record::IntoEntry;
 pub use service::{AuditStreams, STREAMS_MAX};
-pub use sinks::SinkState;
+pub use sinks::{SinkState, SinkStates};
 
 /// How often the writer drains the queue. Waking it per record would cost the deciding thread a cross-core
 /// wake-up, tens of microseconds on virtual machines; two milliseconds of records are a small loss window, and
@@ -218,7 +218,7 @@ pub struct Audit {
     writer: Mutex<Option<JoinHandle<Result<(), Unwritten>>>>,
     verifier: VerifierKey,
     windows: Windows,
-    sinks: OnceLock<Arc<[Arc<SinkState>]>>,
+    sinks: OnceLock<SinkStates>,
 }
 
 /// What may be lost of records that nobody waited for.
@@ -315,7 +315,7 @@ impl Audit {
     }
 
     /// Lets Status tell of sinks; once.
-    pub fn show_sinks(&self, sinks: Arc<[Arc<SinkState>]>) {
+    pub fn show_sinks(&self, sinks: SinkStates) {
         // A second call would be a mistake of ours, and Status would tell of the first.
         let _once = self.sinks.set(sinks);
     }

@@ -7,7 +7,7 @@
 
 use cardea_core::attempt::Attempt;
 use cardea_core::facts::Reading;
-use cardea_core::verdict::FactValue;
+use cardea_core::verdict::{FactValue, Verdict};
 use cardea_policy_store::engine::{Plain, Record, Uid, Value};
 use cardea_policy_store::fragment::Fact;
 use cardea_policy_store::snapshot::Snapshot;
@@ -37,42 +37,68 @@ pub(super) fn encode(decided: &Decided, sequence: u64, time_ms: u64, out: &mut V
 }
 
 fn decision_record(decided: &Decided, wire: &mut Wire<'_>) -> Result<(), TooDeep> {
-    let Decided {
-        id,
-        door,
-        snapshot,
-        attempt,
-        seen,
-        verdict,
-        state_version,
-        ages,
-        facts,
-        elapsed_ns,
-        hold: _,
-    } = decided;
+    let Decided { id, door, snapshot, attempt, verdict, .. } = decided;
     let (snapshot, attempt) = (snapshot.as_deref(), attempt.as_ref());
     wire.text(1, id.hyphenated().encode_lower(&mut [0; Hyphenated::LENGTH]));
     wire.text(2, door.name());
-    match attempt {
-        Some(attempt) => {
-            [(3, &attempt.principal), (4, &attempt.action.uid), (5, &attempt.resource)]
-                .into_iter()
-                .for_each(|(tag, uid)| wire.message(tag, |entity| entity_ref(uid, entity)));
-            wire.text(6, attempt.session_id.as_deref().unwrap_or_default());
-            attempt.delegation.iter().for_each(|uid| wire.message(7, |entity| entity_ref(uid, entity)));
-        }
-        None => {
-            for (tag, raw) in [(3, &seen.principal), (4, &seen.action), (5, &seen.resource)] {
-                if let Some((type_name, id)) = raw {
-                    wire.message(tag, |entity| {
-                        entity.text(1, type_name);
-                        entity.text(2, id);
-                    });
-                }
-            }
-            wire.text(6, &seen.session_id);
-        }
+    parties(decided, wire);
+    answer(verdict, snapshot, wire);
+    for evidence in verdict.evidence() {
+        wire.message(14, |wire| {
+            wire.text(1, evidence.fact.path());
+            wire.message(2, |value| fact_value(&evidence.value, value));
+            wire.text(3, &evidence.why);
+        });
     }
+    entry::counted(verdict, snapshot).for_each(|evidence| wire.built(14, &evidence));
+    basis(decided, wire);
+    wire.number(16, decided.elapsed_ns);
+    for (uid, hop) in attempt.iter().flat_map(|attempt| attempt.hops()).zip(verdict.hops()) {
+        wire.message(17, |wire| {
+            wire.message(1, |entity| entity_ref(uid, entity));
+            wire.number(2, enumerated(decision(hop.decision)));
+            policies(3, &hop.determining, snapshot, wire);
+        });
+    }
+    wire.text(18, attempt.map_or(&decided.seen.attempt_id, |attempt| &attempt.id));
+    let severity = verdict.determining().iter().find_map(|at| snapshot?.policy(*at)?.severity.as_ref());
+    wire.text(19, severity.map_or("", SmolStr::as_str));
+    let written = replay(decided, wire);
+    if let Some(deviation) = verdict.deviated().and_then(entry::deviation) {
+        wire.built(25, &*deviation);
+    }
+    entry::counters(verdict, snapshot).iter().for_each(|counter| wire.built(26, counter));
+    entry::responses(verdict, snapshot).iter().for_each(|name| wire.text_always(27, name));
+    entry::would_have(verdict, snapshot).iter().for_each(|would| wire.built(28, would));
+    if let Some(observed) = entry::observed(verdict, attempt, snapshot, false) {
+        wire.built(29, &*observed);
+    }
+    written
+}
+
+/// Who wanted to do what to what.
+fn parties(decided: &Decided, wire: &mut Wire<'_>) {
+    let Some(attempt) = &decided.attempt else {
+        let seen = &decided.seen;
+        for (tag, raw) in [(3, &seen.principal), (4, &seen.action), (5, &seen.resource)] {
+            if let Some((type_name, id)) = raw {
+                wire.message(tag, |entity| {
+                    entity.text(1, type_name);
+                    entity.text(2, id);
+                });
+            }
+        }
+        return wire.text(6, &seen.session_id);
+    };
+    for (tag, uid) in [(3, &attempt.principal), (4, &attempt.action.uid), (5, &attempt.resource)] {
+        wire.message(tag, |entity| entity_ref(uid, entity));
+    }
+    wire.text(6, attempt.session_id.as_deref().unwrap_or_default());
+    attempt.delegation.iter().for_each(|uid| wire.message(7, |entity| entity_ref(uid, entity)));
+}
+
+/// What was answered, and which policies say so.
+fn answer(verdict: &Verdict, snapshot: Option<&Snapshot>, wire: &mut Wire<'_>) {
     wire.number(8, enumerated(decision(verdict.decision())));
     for reason in verdict.reasons() {
         wire.message(9, |wire| {
@@ -88,59 +114,41 @@ fn decision_record(decided: &Decided, wire: &mut Wire<'_>) -> Result<(), TooDeep
     let obligations =
         verdict.obligations().iter().filter_map(|at| snapshot?.policy(*at)?.obligation.as_ref());
     obligations.for_each(|name| wire.text_always(13, name));
-    for evidence in verdict.evidence() {
-        wire.message(14, |wire| {
-            wire.text(1, evidence.fact.path());
-            wire.message(2, |value| fact_value(&evidence.value, value));
-            wire.text(3, &evidence.why);
-        });
-    }
-    entry::counted(verdict, snapshot).for_each(|evidence| wire.built(14, &evidence));
+}
+
+fn basis(decided: &Decided, wire: &mut Wire<'_>) {
+    let snapshot = decided.snapshot.as_deref();
     wire.message(15, |wire| {
         wire.number(1, snapshot.map_or(0, |snapshot| snapshot.settings().revision));
         wire.text(2, snapshot.map_or("", |snapshot| snapshot.digest().as_str()));
-        wire.number(3, *state_version);
-        for (group, age_ms) in ages {
+        wire.number(3, decided.state_version);
+        for (group, age_ms) in &decided.ages {
             wire.message(4, |wire| {
                 wire.text(1, group.name());
                 wire.number(2, *age_ms);
             });
         }
     });
-    wire.number(16, *elapsed_ns);
-    for (uid, hop) in attempt.iter().flat_map(|attempt| attempt.hops()).zip(verdict.hops()) {
-        wire.message(17, |wire| {
-            wire.message(1, |entity| entity_ref(uid, entity));
-            wire.number(2, enumerated(decision(hop.decision)));
-            policies(3, &hop.determining, snapshot, wire);
-        });
-    }
-    wire.text(18, attempt.map_or(&seen.attempt_id, |attempt| &attempt.id));
-    let severity = verdict.determining().iter().find_map(|at| snapshot?.policy(*at)?.severity.as_ref());
-    wire.text(19, severity.map_or("", SmolStr::as_str));
+}
+
+/// What it takes to judge the attempt again.
+fn replay(decided: &Decided, wire: &mut Wire<'_>) -> Result<(), TooDeep> {
+    let Decided { snapshot, attempt, verdict, facts, .. } = decided;
+    let (Some((facts, now)), Some(attempt), Some(snapshot)) = (facts, attempt, snapshot) else {
+        return Ok(());
+    };
     let mut written = Ok(());
-    if let (Some((facts, now)), Some(attempt), Some(snapshot)) = (facts, attempt, snapshot) {
-        wire.message(20, |wire| {
-            written = request(attempt, wire);
-            let comparison = verdict.deviated().map(|deviated| &deviated.read);
-            for hop in 0..attempt.hops().count() {
-                let reading = Reading { attempt, settings: snapshot.settings(), comparison, hop, now: *now };
-                let told = verdict.needs().facts().filter(|fact| hop == 0 || fact.group().is_of_hop());
-                told.for_each(|fact| {
-                    wire.message(2, |wire| replay_fact(fact, hop, &facts.value(fact, &reading), wire))
-                });
+    wire.message(20, |wire| {
+        written = request(attempt, wire);
+        let comparison = verdict.deviated().map(|deviated| &deviated.read);
+        for hop in 0..attempt.hops().count() {
+            let reading = Reading { attempt, settings: snapshot.settings(), comparison, hop, now: *now };
+            let told = verdict.needs().facts().filter(|fact| hop == 0 || fact.group().is_of_hop());
+            for fact in told {
+                wire.message(2, |wire| replay_fact(fact, hop, &facts.value(fact, &reading), wire));
             }
-        });
-    }
-    if let Some(deviation) = verdict.deviated().and_then(entry::deviation) {
-        wire.built(25, &*deviation);
-    }
-    entry::counters(verdict, snapshot).iter().for_each(|counter| wire.built(26, counter));
-    entry::responses(verdict, snapshot).iter().for_each(|name| wire.text_always(27, name));
-    entry::would_have(verdict, snapshot).iter().for_each(|would| wire.built(28, would));
-    if let Some(observed) = entry::observed(verdict, attempt, snapshot, false) {
-        wire.built(29, &*observed);
-    }
+        }
+    });
     written
 }
 

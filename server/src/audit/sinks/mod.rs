@@ -51,6 +51,9 @@ pub struct BadSink {
     why: String,
 }
 
+/// How sinks are doing, in the order of the configuration.
+pub type SinkStates = Arc<[Arc<SinkState>]>;
+
 /// Sinks that are ready to send.
 pub struct Sinks {
     sinks: Vec<Sending>,
@@ -73,7 +76,7 @@ impl Sinks {
         options: &[SinkOptions],
         audit: &Arc<Audit>,
         metrics: &Metrics,
-    ) -> Result<(Self, Arc<[Arc<SinkState>]>), BadSink> {
+    ) -> Result<(Self, SinkStates), BadSink> {
         let (over, is_over) = watch::channel(false);
         let dir = files_of_sinks(audit.dir());
         let mut sinks = Vec::new();

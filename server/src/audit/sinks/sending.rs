@@ -59,7 +59,6 @@ enum Ended {
 }
 
 impl Sending {
-    #[expect(clippy::too_many_arguments, reason = "called once; each is another thing")]
     pub(super) fn new(
         options: &SinkOptions,
         audit: &Arc<Audit>,
@@ -222,7 +221,7 @@ impl Sending {
     /// One record was refused, alone.
     fn refused(&mut self, what: &str) -> Option<Ended> {
         self.refusals += 1;
-        let Some(event) = self.waiting.first() else { return None };
+        let event = self.waiting.first()?;
         let sequence = event.record.sequence;
         if self.refusals < limits::SINK_REFUSALS_MAX {
             return Some(self.again(&format!("record {sequence} is refused: {what}"), None));

@@ -89,7 +89,7 @@ impl Client {
             .header(CONTENT_TYPE, media_type)
             // The same for the same batch; a server that keeps it takes no batch twice.
             .header("idempotency-key", name(batch));
-        judge(post(request, body, self.to.gzip).await?)
+        judge(&post(request, body, self.to.gzip).await?)
     }
 }
 
@@ -110,7 +110,7 @@ pub(super) async fn post(
 }
 
 /// What an answer means for the batch.
-pub(super) fn judge(response: Response) -> Result<(), Failed> {
+pub(super) fn judge(response: &Response) -> Result<(), Failed> {
     let status = response.status();
     if status.is_success() {
         return Ok(());

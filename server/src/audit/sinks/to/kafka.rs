@@ -87,15 +87,11 @@ impl Brokers {
     }
 
     fn failed(&self, error: &Error) -> Failed {
-        match error {
-            Error::ServerError { protocol_error: ProtocolError::UnknownTopicOrPartition, .. } => {
-                Failed::later(
-                    0,
-                    format!("there is no such partition of a topic `{}`: make it", self.to.topic),
-                )
-            }
-            other => Failed::later(0, other),
+        if let Error::ServerError { protocol_error: ProtocolError::UnknownTopicOrPartition, .. } = error {
+            let what = format!("there is no such partition of a topic `{}`: make it", self.to.topic);
+            return Failed::later(0, what);
         }
+        Failed::later(0, error)
     }
 }
 

@@ -123,12 +123,15 @@ impl Connected {
     }
 
     fn failed(&self, taken: usize, error: &PublishError) -> Failed {
-        match error.kind() {
-            PublishErrorKind::MaxPayloadExceeded => Failed::refused(taken, error),
-            PublishErrorKind::StreamNotFound => {
-                Failed::later(taken, format!("no stream takes the subject `{}`: make one", self.to.subject))
-            }
-            _ => Failed::later(taken, error),
+        if error.kind() == PublishErrorKind::MaxPayloadExceeded {
+            return Failed::refused(taken, error);
         }
+        if error.kind() == PublishErrorKind::StreamNotFound {
+            return Failed::later(
+                taken,
+                format!("no stream takes the subject `{}`: make one", self.to.subject),
+            );
+        }
+        Failed::later(taken, error)
     }
 }

@@ -54,7 +54,7 @@ impl Client {
         let body = self.export(batch).encode_to_vec();
         let mut response = post(request, body, self.to.gzip).await?;
         if !response.status().is_success() {
-            return judge(response);
+            return judge(&response);
         }
         let mut answer = Vec::new();
         loop {
