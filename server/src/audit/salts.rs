@@ -10,7 +10,7 @@
 //! value. Once a value's line is gone, nobody can any more: what the log says of it is about nobody. A value that comes again gets another salt.
 //! Owns: one file, readable by its owner only; lines are added to it, and taken out by replacing it whole (`cardea audit erase`), which a
 //! running node notices. What a crash takes of its end costs a new pseudonym.
-//! Limits: [`SALTS_MAX`] values, 32 bytes each and the table around them; beyond it values are left out of records.
+//! Limits: `SALTS_MAX` values, 32 bytes each and the table around them; beyond it values are left out of records.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};

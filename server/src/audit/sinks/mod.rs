@@ -11,7 +11,7 @@
 //! Promises: each record is delivered at least once, in the order of its number, with an id that is the same each time; what a sink refuses
 //! for good lies in its dead letters, whole. A sink that is down is asked again until it takes the records, and then gets all of them that the
 //! log still has; what retention took before is counted.
-//! Limits: [`limits::SINKS_MAX`] sinks; a sink holds one batch of the reader, in both forms.
+//! Limits: [`crate::limits::SINKS_MAX`] sinks; a sink holds one batch of the reader, in both forms.
 //! Never does: hold up decisions, the writer, or another sink. Everything is read from the disk.
 
 mod cursor;
