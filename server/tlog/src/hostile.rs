@@ -19,7 +19,8 @@ fn receipt(index: u8) -> (Receipt, Hash) {
     let mut leaves = Leaves((0..LEAVES).map(|byte| Hash::leaf(&[byte])).collect());
     let size = u64::from(LEAVES);
     let root = root(size, &mut leaves).unwrap();
-    let checkpoint = Checkpoint { origin: "log.example/audit".to_owned(), size, root, extensions: Vec::new() };
+    let checkpoint =
+        Checkpoint { origin: "log.example/audit".to_owned(), size, root, extensions: Vec::new() };
     let path = inclusion(index.into(), size, &mut leaves).unwrap();
     let receipt = Receipt {
         extra: Some(vec![index]),
@@ -42,7 +43,8 @@ enum Change {
 
 fn change() -> impl Strategy<Value = Change> {
     let at = any::<prop::sample::Index>;
-    let char = prop_oneof![any::<char>(), "[0-9A-Za-z+/=\n ]".prop_map(|text| text.chars().next().unwrap_or(' '))];
+    let char =
+        prop_oneof![any::<char>(), "[0-9A-Za-z+/=\n ]".prop_map(|text| text.chars().next().unwrap_or(' '))];
     prop_oneof![
         (at(), char).prop_map(|(at, one)| Change::Put(at, one)),
         (at(), 1..60_usize).prop_map(|(at, many)| Change::Remove(at, many)),
