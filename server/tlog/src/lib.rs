@@ -7,6 +7,8 @@
 mod checkpoint;
 mod frontier;
 mod hash;
+#[cfg(test)]
+mod hostile;
 mod note;
 mod receipt;
 mod tile;

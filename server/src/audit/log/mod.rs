@@ -412,4 +412,6 @@ fn io_error(action: &'static str, path: &Path, source: io::Error) -> BadLog {
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;

@@ -10,11 +10,11 @@ use tempfile::{TempDir, tempdir};
 use super::verify::{Finding, Verified, verify};
 use super::*;
 
-fn signer() -> Signer {
+pub(super) fn signer() -> Signer {
     Signer::new("log.example/audit", [4; 32]).unwrap()
 }
 
-fn keys() -> [VerifierKey; 1] {
+pub(super) fn keys() -> [VerifierKey; 1] {
     [signer().verifier().clone()]
 }
 
@@ -22,7 +22,7 @@ fn open(dir: &Path) -> (Log, Found) {
     Log::open(dir, 4_096, signer()).unwrap()
 }
 
-fn record(sequence: u64) -> Vec<u8> {
+pub(super) fn record(sequence: u64) -> Vec<u8> {
     format!("record {sequence} {}", "x".repeat(usize::try_from(sequence % 40).unwrap())).into_bytes()
 }
 
@@ -42,7 +42,7 @@ fn append(log: &mut Log, to: u64) {
 }
 
 /// A log of that many records, closed in order.
-fn closed(records: u64) -> TempDir {
+pub(super) fn closed(records: u64) -> TempDir {
     let dir = tempdir().unwrap();
     let (mut log, _) = open(dir.path());
     append(&mut log, records);
@@ -61,7 +61,7 @@ fn read(dir: &Path, from: u64, until: u64) -> Vec<Vec<u8>> {
     records
 }
 
-fn check(dir: &Path) -> Verified {
+pub(super) fn check(dir: &Path) -> Verified {
     verify(dir, &keys()).unwrap()
 }
 

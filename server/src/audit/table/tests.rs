@@ -338,7 +338,8 @@ proptest! {
     #[test]
     fn a_cell_never_begins_as_a_formula_and_can_be_undone(text in "[ \t\r\n\u{200b}\u{feff}]{0,2}[=+@'＝-]{0,2}\\PC{0,4}") {
         let cell = unlike_formula(&text);
-        prop_assert!(!cell.trim_start_matches(|c: char| !c.is_ascii_graphic()).starts_with(['=', '+', '-', '@']), "{cell:?}");
+        let seen = cell.trim_start_matches(|c: char| c.is_whitespace() || ['\u{200b}', '\u{feff}'].contains(&c));
+        prop_assert!(!seen.starts_with(['=', '+', '-', '@']), "{cell:?}");
         prop_assert_eq!(cell.strip_prefix('\'').unwrap_or(&cell), text.as_str());
     }
 }
