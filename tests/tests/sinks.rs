@@ -456,3 +456,17 @@ async fn events_of_ocsf_are_valid_by_its_published_schema() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test]
+async fn standard_output_has_a_line_for_each_record() -> Result<()> {
+    let config = "[audit.sink.console]\ntype = \"stdout\"\ndecisions = [\"deny\"]\n";
+    let mut cardea = Cardea::start_with(Options::default().config(config)).await?;
+    let denied = cardea.clients()?.decide(attempt("Agent::stranger", "read", "Table::orders", "")?).await?;
+    let line = cardea.process.stdout_line(|line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        line.get("decision").cloned()
+    });
+    let line = line.await?;
+    ensure!(line["decision_id"] == denied.decision_id && line["decision"] == "deny", "{line}");
+    Ok(())
+}

@@ -115,7 +115,7 @@ proptest! {
         prop_assert_eq!(read_on(dir.path()), RECORDS);
         // It says something, and does not panic.
         let _said = verify(dir.path(), &keys());
-        let _opened = Log::open(dir.path(), 4_096, super::tests::signer());
+        let _opened = Log::open(dir.path(), 4_096, tests::signer());
     }
 
     #[test]
@@ -129,7 +129,7 @@ proptest! {
         while let Ok(Some(_)) = cursor.read(RECORDS) {}
         scan_on(dir.path());
         let _said = verify(dir.path(), &keys());
-        let _opened = Log::open(dir.path(), 4_096, super::tests::signer());
+        let _opened = Log::open(dir.path(), 4_096, tests::signer());
     }
 }
 
