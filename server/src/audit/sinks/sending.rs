@@ -5,9 +5,11 @@
 //! times goes to the dead letters.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -22,6 +24,7 @@ use crate::audit::log::BadRead;
 use crate::audit::{Audit, BATCH_RECORDS_MAX, Tail, TailError};
 use crate::limits;
 use crate::remote::backoff::Backoff;
+use crate::supervise::panic_message;
 
 /// How far the thread stands back behind those that decide.
 const NICE: i32 = 10;
@@ -107,9 +110,18 @@ impl Sending {
                     continue;
                 }
             };
-            match runtime.block_on(self.connection(wait)) {
-                Ended::Done => return Ok(()),
-                Ended::Again(after) => wait = after,
+            // What panics in a client's library costs a connection, and not the decision point.
+            let ended = runtime.block_on(AssertUnwindSafe(self.connection(wait)).catch_unwind());
+            match ended {
+                Ok(Ended::Done) => return Ok(()),
+                Ok(Ended::Again(after)) => wait = after,
+                Err(panic) => {
+                    self.failed(&format!("it panicked: {}", panic_message(panic.as_ref())));
+                    // Its place in the log is the one that was kept.
+                    self.tail = None;
+                    self.waiting.clear();
+                    wait = self.backoff.next(fastrand::u64(..));
+                }
             }
         }
     }
