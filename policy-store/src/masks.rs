@@ -5,7 +5,7 @@
 //! "entity.Person" = "hash"            # ids of entities of a type, wherever they stand
 //! "request.customer.email" = "hash"   # a field that the enforcement point sent, and all below it
 //! "token.issuer" = "remove"           # a fact, or a whole group of facts
-//! session_id = "hash"                 # also `attempt_id`
+//! session_id = "hash"                 # also `attempt_id`, and `asked_by`: who asked for a change, as the connection proves it
 //! ```
 //!
 //! Owns the paths, and which of them mean something: one that the schema does not have would hide nothing, and is a fault.
@@ -30,6 +30,7 @@ const ENTITY: &str = "entity.";
 const REQUEST: &str = "request.";
 const SESSION_ID: &str = "session_id";
 const ATTEMPT_ID: &str = "attempt_id";
+const ASKED_BY: &str = "asked_by";
 
 /// `[audit]`
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -59,6 +60,8 @@ pub struct Masks {
     pub session_id: Option<Mask>,
     /// Callers' own ids of attempts.
     pub attempt_id: Option<Mask>,
+    /// Who asked for a change, as the connection proves it.
+    pub asked_by: Option<Mask>,
 }
 
 impl Masks {
@@ -73,6 +76,7 @@ impl Masks {
                 Some(Path::Fact(path)) => drop(masks.facts.insert(path, *mask)),
                 Some(Path::SessionId) => masks.session_id = Some(*mask),
                 Some(Path::AttemptId) => masks.attempt_id = Some(*mask),
+                Some(Path::AskedBy) => masks.asked_by = Some(*mask),
                 None => {}
             }
         }
@@ -111,6 +115,7 @@ enum Path {
     Fact(SmolStr),
     SessionId,
     AttemptId,
+    AskedBy,
 }
 
 impl Path {
@@ -125,6 +130,7 @@ impl Path {
         match path {
             SESSION_ID => Some(Self::SessionId),
             ATTEMPT_ID => Some(Self::AttemptId),
+            ASKED_BY => Some(Self::AskedBy),
             fact => is_fact(fact).then(|| Self::Fact(fact.into())),
         }
     }
@@ -149,7 +155,7 @@ pub(crate) fn faults(settings: &AuditSettings) -> Vec<(&'static str, String)> {
             "audit.mask",
             format!(
                 "`{path}` names nothing that records hold: write `entity.TYPE`, `request.FIELD`, a fact such as `token.issuer` or \
-                 its group, `session_id` or `attempt_id`"
+                 its group, `session_id`, `attempt_id` or `asked_by`"
             ),
         ));
     }
@@ -184,7 +190,7 @@ pub(crate) fn unknown(settings: &AuditSettings, schema: &Schema) -> Vec<Fault> {
                     );
                 }
             }
-            Some(Path::Fact(_) | Path::SessionId | Path::AttemptId) | None => {}
+            Some(Path::Fact(_) | Path::SessionId | Path::AttemptId | Path::AskedBy) | None => {}
         }
     }
     faults
@@ -236,8 +242,15 @@ mod tests {
             let is_group = path == "session";
             assert_eq!(faults.is_empty(), is_group, "{path}: {faults:?}");
         }
-        let good =
-            ["entity.App::Person", "request.customer", "token", "token.issuer", "session_id", "attempt_id"];
+        let good = [
+            "entity.App::Person",
+            "request.customer",
+            "token",
+            "token.issuer",
+            "session_id",
+            "attempt_id",
+            "asked_by",
+        ];
         assert_eq!(faults(&settings(&good)), []);
     }
 

@@ -167,10 +167,10 @@ impl Hiding<'_> {
                 } = task;
                 [agent, on_behalf_of, by].into_iter().for_each(|entity| self.entity(entity));
                 self.text(reason);
-                self.text(asked_by);
+                self.asked_by(asked_by);
             }
             Entry::Review(review) => self.review(review),
-            Entry::Bundle(bundle) => self.text(&mut bundle.asked_by),
+            Entry::Bundle(bundle) => self.asked_by(&mut bundle.asked_by),
             Entry::Gap(_) | Entry::Stream(_) | Entry::Withheld(_) | Entry::Retention(_) => {}
         }
     }
@@ -199,7 +199,7 @@ impl Hiding<'_> {
         [principal, action, resource, reviewer].into_iter().for_each(|entity| self.entity(entity));
         delegation.iter_mut().for_each(|entity| self.entity_ref(entity));
         self.text(reason);
-        self.text(asked_by);
+        self.asked_by(asked_by);
         // What was sent is not known here, and both may hold it.
         let is_request_masked = !self.masks.request().is_empty();
         if let Some(deviation) = deviation {
@@ -385,6 +385,13 @@ impl Hiding<'_> {
         if let Some(mask) = self.masks.session_id.filter(|_| !session_id.is_empty()) {
             self.paths.insert("session_id".to_owned());
             self.masked_text(mask, session_id);
+        }
+    }
+
+    fn asked_by(&mut self, asked_by: &mut String) {
+        match self.masks.asked_by {
+            Some(mask) => self.masked_text(mask, asked_by),
+            None => self.text(asked_by),
         }
     }
 
@@ -595,6 +602,29 @@ mod tests {
         assert!(!told.contains("acme") && !told.contains("pauline"), "{told}");
         let Entry::Review(review) = entry else { unreachable!() };
         assert!(review.into_baseline.unwrap().unusable);
+    }
+
+    #[test]
+    fn who_asked_for_a_change_is_masked_where_the_bundle_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut masker = Masker::new(dir.path().join("a.salts"));
+        let asked_by = "spiffe://acme.example/people/pauline".to_owned();
+        let mut tell = |masks: &[(&str, Mask)]| {
+            masker.begin(&Arc::new(self::masks(masks)), 0);
+            let bundle = v1::BundleRecord { asked_by: asked_by.clone(), ..v1::BundleRecord::default() };
+            let task = v1::TaskRecord {
+                by: Some(entity("Person", "pauline")),
+                asked_by: asked_by.clone(),
+                ..v1::TaskRecord::default()
+            };
+            let mut entries = [Entry::Bundle(bundle), Entry::Task(task)];
+            entries.iter_mut().for_each(|entry| masker.hide(entry));
+            serde_json::to_string(&entries).unwrap()
+        };
+        assert!(!tell(&[("asked_by", Mask::Hash), ("entity.Person", Mask::Hash)]).contains("pauline"));
+        // Without it, only what is masked in the same record is taken out.
+        let told = tell(&[("entity.Person", Mask::Remove)]);
+        assert_eq!(told.matches("pauline").count(), 1, "{told}");
     }
 
     #[test]
